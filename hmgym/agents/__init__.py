@@ -1,0 +1,33 @@
+"""Policies and how they are compared: constants, random actions, paired evaluation; stable-baselines3 in `.sb3`."""
+
+from __future__ import annotations
+
+from hmgym.agents.constant import ConstantPolicy, Policy, RandomPolicy, constant_grid, no_leverage
+from hmgym.agents.evaluation import (
+    ConstantChoice,
+    Estimate,
+    Evaluation,
+    choose_best_constant,
+    estimate,
+    evaluate,
+    evaluate_baselines,
+    over_training_seeds,
+    paired_difference,
+)
+
+__all__ = [
+    "ConstantChoice",
+    "ConstantPolicy",
+    "Estimate",
+    "Evaluation",
+    "Policy",
+    "RandomPolicy",
+    "choose_best_constant",
+    "constant_grid",
+    "estimate",
+    "evaluate",
+    "evaluate_baselines",
+    "no_leverage",
+    "over_training_seeds",
+    "paired_difference",
+]

@@ -1,0 +1,187 @@
+"""What a training run leaves behind: a table, `report.json`, and figures of the learning curve and of one episode."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hmgym.agents.constant import Policy
+from hmgym.agents.evaluation import ConstantChoice, Evaluation, paired_difference
+from hmgym.envs import MAX_EPISODE_STEPS, make_markets
+from hmgym.envs.history import EpisodeSeries
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_BLUE, _RED, _GREY, _ORANGE, _GREEN = "#1f63b0", "#c83e32", "#606878", "#de8420", "#228b5e"
+_ASSET_COLOURS = (_BLUE, _ORANGE, _GREEN, "#8957a8", "#78563c", "#0096aa")
+
+
+def build_report(
+    *,
+    env_id: str,
+    algo: str,
+    seed: int,
+    env_steps: int,
+    seconds: float,
+    curve: Sequence[Mapping[str, Any]],
+    final: Evaluation,
+    baselines: Mapping[str, Evaluation],
+    choice: ConstantChoice | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The contents of ``report.json``; every mean is the sum of rewards an episode.
+
+    Args:
+        env_id: a registered id.
+        algo: name of the algorithm.
+        seed: of the training run.
+        env_steps: periods of training, over all markets.
+        seconds: of training.
+        curve: points of the learning curve.
+        final: the trained policy.
+        baselines: what it is compared with, on the same seeds.
+        choice: how the best constant was chosen.
+        settings: what else the run was made with.
+    """
+    compared: dict[str, Any] = {}
+    for name, run in baselines.items():
+        result, ahead = run.result, paired_difference(final, run)
+        compared[name] = {
+            "mean": result.mean,
+            "ci95": result.ci95,
+            "ruined": float(run.ruined.mean()),
+            "policy_minus_baseline": {"mean": ahead.mean, "ci95": ahead.ci95},
+        }
+    if choice is not None and "best_constant" in compared:
+        compared["best_constant"]["action"] = choice.policy.action.tolist()
+        compared["best_constant"]["setting"] = choice.policy.name
+        compared["best_constant"]["chosen_on_seeds_from"] = choice.first_seed
+    result = final.result
+    return {
+        "env_id": env_id,
+        "algo": algo,
+        "seed": seed,
+        "env_steps": env_steps,
+        "seconds": round(seconds, 3),
+        "frames_per_second": round(env_steps / max(seconds, 1e-9), 1),
+        "unit": "sum of rewards an episode",
+        "episodes": int(final.returns.size),
+        "evaluation_seeds_from": final.first_seed,
+        "final": {"mean": result.mean, "ci95": result.ci95, "ruined": float(final.ruined.mean())},
+        "baselines": compared,
+        "settings": dict(settings or {}),
+        "curve": [dict(point) for point in curve],
+    }
+
+
+def write_report(report: Mapping[str, Any], path: Path) -> None:
+    """Write a report as JSON."""
+    path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def comparison_table(report: Mapping[str, Any]) -> str:
+    """The comparison as text: a row a policy, mean with interval, and how far the trained one is ahead."""
+    rows = [("policy", "mean", "95 % interval", "ruined", "trained minus it (95 %)")]
+
+    def interval(ends: Sequence[float]) -> str:
+        return f"[{ends[0]:+.4f}, {ends[1]:+.4f}]"
+
+    final = report["final"]
+    rows.append((report["algo"], f"{final['mean']:+.4f}", interval(final["ci95"]), f"{final['ruined']:.1%}", ""))
+    for name, baseline in report["baselines"].items():
+        label = name.replace("_", " ") + (f" ({baseline['setting']})" if "setting" in baseline else "")
+        ahead = baseline["policy_minus_baseline"]
+        rows.append(
+            (
+                label,
+                f"{baseline['mean']:+.4f}",
+                interval(baseline["ci95"]),
+                f"{baseline['ruined']:.1%}",
+                f"{ahead['mean']:+.4f} {interval(ahead['ci95'])}",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) if column in (0, 4) else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]  # fmt: skip
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    heading = f"{report['env_id']}: sum of rewards an episode, {report['episodes']} episodes on the same shocks"
+    return "\n".join([heading, *(line.rstrip() for line in lines)])
+
+
+def record_episode(
+    policy: Policy, env_id: str, *, seed: int, env_kwargs: Mapping[str, Any] | None = None
+) -> EpisodeSeries:
+    """Run one whole episode of a policy and return its series."""
+    arguments = {"max_episode_steps": MAX_EPISODE_STEPS, **(env_kwargs or {}), "render_mode": "rgb_array"}
+    markets = make_markets(env_id, 1, autoreset_mode="Disabled", **arguments)
+    observation, _ = markets.reset(seed=seed)
+    ended = False
+    while not ended:
+        period = markets.advance(policy(observation))
+        observation = period.observation
+        ended = bool(period.terminated[0] or period.truncated[0])
+    series = markets.episode(0)
+    markets.close()
+    return series
+
+
+def learning_curve_figure(report: Mapping[str, Any]) -> Figure:
+    """Mean return of the exploring policy against environment steps, gradient steps and seconds."""
+    figure = _figure(12.0, 3.8)
+    axes = figure.subplots(1, 3, sharey=True)
+    curve = report["curve"]
+    returns = [point["mean_return"] for point in curve]
+    for axis, key, label in zip(
+        axes, ("env_steps", "gradient_steps", "seconds"), ("environment steps", "gradient steps", "seconds"), strict=True
+    ):
+        axis.plot([point[key] for point in curve], returns, color=_BLUE, label=f"{report['algo']}, exploring")
+        axis.axhline(report["final"]["mean"], color=_RED, label="trained, evaluated")
+        for style, (name, baseline) in zip(("--", "-.", ":"), report["baselines"].items(), strict=False):
+            axis.axhline(baseline["mean"], color=_GREY, linestyle=style, label=name.replace("_", " "))
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.25)
+    axes[0].set_ylabel("sum of rewards an episode")
+    axes[-1].legend(fontsize=8, loc="best")
+    figure.suptitle(f"{report['env_id']}: {report['algo']}")
+    return figure
+
+
+def episode_figure(series: EpisodeSeries, title: str) -> Figure:
+    """One episode: prices against fundamentals, the fund's unit value, everybody's leverage."""
+    figure = _figure(12.0, 7.0)
+    top, value, leverage = figure.subplot_mosaic([["prices", "prices"], ["value", "leverage"]], height_ratios=[3, 2]).values()
+    months = np.arange(len(series.unit_value))
+    for i in range(series.prices.shape[1]):
+        colour = _ASSET_COLOURS[i % len(_ASSET_COLOURS)]
+        top.plot(months, series.prices[:, i], color=colour, label=f"price {i}")
+        top.plot(months, series.fundamentals[:, i], color=colour, linestyle="--", alpha=0.6, label=f"fundamental value {i}")
+    top.set_yscale("log")
+    top.set_ylabel("money a share")
+    top.legend(fontsize=8, ncols=3)
+    value.plot(months, series.unit_value, color=_RED)
+    value.set_yscale("log")
+    value.set_ylabel("learner's unit value")
+    leverage.plot(months, series.crowd_leverage, color=_GREY, label="crowd")
+    leverage.plot(months, series.learner_leverage, color=_RED, label="learner")
+    leverage.set_ylabel("gross leverage")
+    leverage.legend(fontsize=8)
+    for axis in (top, value, leverage):
+        axis.set_xlabel("month")
+        axis.grid(alpha=0.25)
+    figure.suptitle(title)
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('figures need matplotlib: pip install "hmgym[train]"') from error
+    return Figure(figsize=(width, height), layout="constrained")

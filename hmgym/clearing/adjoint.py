@@ -1,0 +1,163 @@
+"""The adjoint of clearing: from cotangents of prices, weights and holdings to those of every input.
+
+With A the map from a move of r to a move of an investor's positions (on its free positions, budget kept) and
+``H = diag(S p) + sum_b W_b A_b`` the Hessian of Psi, one symmetric positive definite solve a market,
+
+    H lambda = u_bar - sum_b A_b omega_b,    q_b = omega_b + W_b (0, lambda),    a_b = A_b q_b,
+
+gives everything (``docs/clearing.md`` derives it). Exact solutions on the CPU go through the compiled kernel; smoothed
+ones and other devices through the same formulas in torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hmgym.clearing import kernels
+from hmgym.clearing.threads import over_markets
+
+
+def pull_back(
+    smoothing: float,
+    inputs: Sequence[Tensor | None],
+    prices: Tensor,
+    weights: Tensor,
+    state: Tensor,
+    prices_bar: Tensor,
+    weights_bar: Tensor,
+    holdings_bar: Tensor,
+) -> tuple[Tensor | None, ...]:
+    """Cotangents of (beliefs, risk, wealth, short, long, supply, orders, reference weights, cost)."""
+    if smoothing > 0.0 or prices.device.type != "cpu":
+        return _with_torch(smoothing, inputs, prices, weights, state, prices_bar, weights_bar, holdings_bar)
+    _, risk, wealth, _, _, supply, _, reference, cost = inputs
+    assert risk is not None and wealth is not None and supply is not None
+    E, B, n = weights.shape
+    N = n - 1
+    costly = cost is not None
+    out = [np.empty(shape) for shape in ((E, B, N), (E, B, N, N), (E, B), (E, B), (E, B), (E, N), (E, N))]
+    out += [np.empty((E, B, N)) if costly else np.empty((1, 1, 1)) for _ in range(2)]
+    over_markets(
+        kernels.pull_back_markets, E, B,
+        *(_array(x) for x in (risk, wealth, supply, prices, weights, state)),
+        _array(reference) if reference is not None else np.zeros((1, 1, 1)), costly,
+        *(_array(x) for x in (prices_bar, weights_bar, holdings_bar)), *out,
+    )  # fmt: skip
+    bars: list[Tensor | None] = [torch.from_numpy(x) for x in out]
+    if not costly:
+        bars[7] = bars[8] = None
+    return tuple(bars)
+
+
+def _with_torch(
+    smoothing: float,
+    inputs: Sequence[Tensor | None],
+    prices: Tensor,
+    weights: Tensor,
+    state: Tensor,
+    prices_bar: Tensor,
+    weights_bar: Tensor,
+    holdings_bar: Tensor,
+) -> tuple[Tensor | None, ...]:
+    _, risk, wealth, short, long, supply, _, reference, cost = inputs
+    assert risk is not None and wealth is not None and supply is not None and short is not None and long is not None
+    E, B, n = weights.shape
+    N = n - 1
+    solvent = wealth > 0
+    rich = torch.where(solvent, wealth, torch.zeros_like(wealth))
+    hessian = weights.new_zeros((E, B, n, n))
+    hessian[..., 1:, 1:] = 2.0 * risk
+    free = (state & 1).bool() & solvent[..., None]
+    if smoothing > 0.0:
+        free = solvent[..., None].expand_as(weights)
+        tau = smoothing * risk.diagonal(dim1=-2, dim2=-1).mean(-1)
+        above, below = weights + short[..., None], long[..., None] - weights
+        curvature = tau[..., None] * (1.0 / above**2 + 1.0 / below**2)
+        if reference is not None and cost is not None:
+            slope_by_cost, slope_by_weight, slope_by_tau = _smooth_cost_slopes(weights[..., 1:] - reference, cost, tau)
+            curvature[..., 1:] += slope_by_weight
+        curvature = torch.where(free, curvature, torch.zeros_like(curvature))
+        hessian = hessian + torch.diag_embed(curvature)
+    A = _response(hessian, free)
+
+    per_price = holdings_bar / prices[:, None]
+    omega = weights_bar.clone()
+    omega[..., 1:] += rich[..., None] * per_price
+    omega = torch.where(solvent[..., None], omega, torch.zeros_like(omega))
+    u_bar = prices * prices_bar - (rich[..., None] * weights[..., 1:] * per_price).sum(1)
+    H = torch.diag_embed(supply * prices) + (rich[..., None, None] * A[..., 1:, 1:]).sum(1)
+    first = torch.einsum("ebij,ebj->ebi", A, omega)[..., 1:].sum(1)
+    factor, _ = torch.linalg.cholesky_ex(H)
+    price_multiplier = torch.cholesky_solve((u_bar - first)[..., None], factor)[..., 0]
+
+    q = omega.clone()
+    q[..., 1:] += rich[..., None] * price_multiplier[:, None]
+    a = torch.einsum("ebij,ebj->ebi", A, q)
+    marginal = q - torch.einsum("ebij,ebj->ebi", hessian, a)
+    # beta from any free position: there the marginal is beta itself.
+    beta = (marginal * free).sum(-1, keepdim=True) / free.sum(-1, keepdim=True).clamp(min=1)
+    rho = torch.where(solvent[..., None], marginal - beta, torch.zeros_like(marginal))
+    risky, held = a[..., 1:], weights[..., 1:]
+    risk_bar = -(risky[..., :, None] * held[..., None, :] + held[..., :, None] * risky[..., None, :])
+    risk_bar = torch.where(solvent[..., None, None], risk_bar, torch.zeros_like(risk_bar))
+    wealth_bar = ((per_price + price_multiplier[:, None]) * held).sum(-1)
+    wealth_bar = torch.where(solvent, wealth_bar, torch.zeros_like(wealth_bar))
+    reference_bar = cost_bar = None
+    if smoothing > 0.0:
+        short_bar = -(tau[..., None] * a / above**2).sum(-1)
+        long_bar = (tau[..., None] * a / below**2).sum(-1)
+        tau_bar = (a * (1.0 / above - 1.0 / below)).sum(-1)
+        if reference is not None and cost is not None:
+            reference_bar = risky * slope_by_weight
+            cost_bar = -risky * slope_by_cost
+            tau_bar = tau_bar - (risky * slope_by_tau).sum(-1)
+        risk_bar = risk_bar + (smoothing / N) * tau_bar[..., None, None] * torch.eye(N, dtype=a.dtype, device=a.device)
+    else:
+        zero = torch.zeros_like(rho)
+        short_bar = -torch.where(state == kernels.AT_LOWER, rho, zero).sum(-1)
+        long_bar = torch.where(state == kernels.AT_UPPER, rho, zero).sum(-1)
+        if reference is not None and cost is not None:
+            at_reference = state[..., 1:] == kernels.AT_REFERENCE
+            reference_bar = torch.where(at_reference, rho[..., 1:], zero[..., 1:])
+            cost_bar = -torch.sign(held - reference) * risky
+    return (
+        risky, risk_bar, wealth_bar, short_bar, long_bar, -price_multiplier * prices, price_multiplier,
+        reference_bar, cost_bar,
+    )  # fmt: skip
+
+
+def _response(hessian: Tensor, free: Tensor) -> Tensor:
+    """A: positions' response to r on the free set with the budget kept, zero elsewhere. Shape of ``hessian``."""
+    n = hessian.shape[-1]
+    both = free[..., :, None] & free[..., None, :]
+    eye = torch.eye(n, dtype=hessian.dtype, device=hessian.device)
+    kkt = hessian.new_zeros((*hessian.shape[:-2], n + 1, n + 1))
+    kkt[..., :n, :n] = torch.where(both, hessian, eye * (~free)[..., None])
+    kkt[..., :n, n] = free.to(hessian.dtype)
+    kkt[..., n, :n] = free.to(hessian.dtype)
+    kkt[..., n, n] = (~free.any(-1)).to(hessian.dtype)
+    right = hessian.new_zeros((n + 1, n))
+    right[:n] = eye
+    A = torch.linalg.solve(kkt, right)[..., :n, :]
+    return torch.where(both, A, torch.zeros_like(A))
+
+
+def _smooth_cost_slopes(x: Tensor, cost: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Derivatives of the smoothed slope of cost ``c x / (tau/c + sqrt((tau/c)^2 + x^2))`` by c, by x and by tau."""
+    c = cost.clamp(min=torch.finfo(cost.dtype).tiny)
+    width = tau[..., None] / c
+    root = torch.sqrt(width**2 + x**2)
+    total = width + root
+    by_x = torch.where(cost > 0, c / total - c * x**2 / (total**2 * root), torch.zeros_like(x))
+    by_width = torch.where(cost > 0, -c * x / total**2 * (1.0 + width / root), torch.zeros_like(x))
+    by_cost = torch.where(cost > 0, x / total, torch.zeros_like(x)) - by_width * width / c
+    return by_cost, by_x, by_width / c
+
+
+def _array(x: Tensor) -> np.ndarray[Any, Any]:
+    return np.ascontiguousarray(x.detach().numpy())

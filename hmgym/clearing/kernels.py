@@ -1,0 +1,729 @@
+"""Compiled kernels of the clearing solvers (numba, float64).
+
+Every kernel of the package stands in this one file, which is why it is long: numba's disk cache does not see edits in
+the files that a kernel calls into, so a kernel split over files could silently run old code.
+
+One investor's problem, on the polytope of ``docs/clearing.md``, is
+
+    w(r) = argmax  r'w - w'Gw - sum_i cost_i(w_i)    over  sum w = 1,  lower <= w <= upper,
+
+with cash at index 0, ``r_0 = 0`` and zero risk in row and column 0. ``cost_i`` has the slope ``slope_below`` under a
+reference position and ``slope_above`` over it. The solution is piecewise affine in r. On one piece, with F the free
+positions, ``H = 2G`` and beta the multiplier of the budget,
+
+    H_FF a + 1 beta = q_F,   1'a = 0      =>   a = A q,   beta = b'q,
+
+so an investor is carried as ``(A, b, w, rho, state)``, rho the marginal ``r - Hw - beta``, and a change of F is a
+rank-one update of A and b. No portfolio is solved from scratch twice: the kernels follow it, kink by kink, along a
+straight line of r.
+
+Names: E markets, B investors, N assets, n = N + 1 positions; k is an investor, i, j, l are positions.
+
+``_nrt=False`` switches numba's reference counting off where nothing is allocated. With it a market took 37 us, without
+it 14 us (docs/decisions.md); it is safe because all arrays belong to the caller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import namedtuple
+
+import numpy as np
+from numba import njit
+
+# State of one position. Odd states are free, even ones sit at a breakpoint of the investor's problem.
+AT_LOWER, BELOW, AT_REFERENCE, ABOVE, AT_UPPER = 0, 1, 2, 3, 4
+
+# Outcome of one market.
+CLEARED, NOT_CONVERGED, DEGENERATE, REJECTED = 0, 1, 2, 3
+
+_EPS = 2.220446049250313e-16
+_RATE_FLOOR = 1e-14  # a rate of change below this share of the largest one is rounding, not a movement
+_STEP_CAP = 2.0  # largest move of a log price in one Newton step
+_SEARCHES = 40  # iterations before the search stops at the first kink (Katzenelson), which cures cycles
+_FRESH_START = 20  # iterations after which portfolios are rebuilt, so that rank-one updates do not drift
+_FINAL_STEP = 1e-8  # relative residual at which one more linear step leaves only rounding
+_MAX_ITERATIONS = 400
+
+# The problem of all investors of one market: limits and references (B, n), slopes of the cost (B, n), risk (B, N, N).
+Problem = namedtuple("Problem", "costly lower upper reference slope_below slope_above risk")
+# Their solution: A (B, n, n), b, w, rho (B, n), state (B, n) int8, free_count (B,); a and rho_rate (B, n) are dw/dt and
+# drho/dt along the current direction; y, hy (n,) are scratch.
+Book = namedtuple("Book", "A b w rho state free_count a rho_rate y hy")
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+def _free(k, j, n, problem, book):
+    """Let position j join the free set of investor k: A += yy'/s, b -= (eta/s) y."""
+    A, b, y, hy, risk = book.A, book.b, book.y, book.hy, problem.risk
+    for i in range(n):
+        s = b[k, i]
+        if j > 0:
+            for l in range(1, n):
+                s += 2.0 * A[k, i, l] * risk[k, l - 1, j - 1]
+        y[i] = -s
+    y[j] = 1.0
+    eta = 0.0
+    hy[0] = 0.0
+    for i in range(1, n):
+        s = 0.0
+        for l in range(1, n):
+            s += risk[k, i - 1, l - 1] * y[l]
+        hy[i] = 2.0 * s
+        eta += b[k, i] * hy[i]
+    inverse = 1.0 / (hy[j] - eta)
+    for i in range(n):
+        yi = y[i] * inverse
+        for l in range(n):
+            A[k, i, l] += yi * y[l]
+        b[k, i] -= eta * yi
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+def _fix(k, j, n, book):
+    """Take position j, whose state is already set, out of the free set of investor k."""
+    A, b, y = book.A, book.b, book.y
+    if book.free_count[k] == 1:
+        for i in range(n):
+            b[k, i] = 1.0 if book.state[k, i] & 1 else 0.0
+            for l in range(n):
+                A[k, i, l] = 0.0
+        return
+    inverse = 1.0 / A[k, j, j]
+    for i in range(n):
+        y[i] = A[k, i, j]
+    bj = b[k, j] * inverse
+    for i in range(n):
+        yi = y[i] * inverse
+        for l in range(n):
+            A[k, i, l] -= yi * y[l]
+        b[k, i] -= bj * y[i]
+    for i in range(n):
+        A[k, i, j] = 0.0
+        A[k, j, i] = 0.0
+    b[k, j] = 0.0
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+def _rates(k, n, dr, problem, book):
+    """dw/dt and drho/dt of investor k when r moves along dr (dr[0] = 0)."""
+    A, b, a, risk = book.A, book.b, book.a, problem.risk
+    beta = 0.0
+    for i in range(n):
+        s = 0.0
+        for l in range(1, n):
+            s += A[k, i, l] * dr[l]
+        a[k, i] = s
+        beta += b[k, i] * dr[i]
+    for i in range(n):
+        s = 0.0
+        if not book.state[k, i] & 1:
+            if i > 0:
+                for l in range(1, n):
+                    s += risk[k, i - 1, l - 1] * a[k, l]
+            s = dr[i] - 2.0 * s - beta
+        book.rho_rate[k, i] = s
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _is_rounding(rate, rates):
+    """Whether a rate is rounding beside the largest of its kind, not a movement."""
+    largest = 0.0
+    for x in rates:
+        largest = max(largest, abs(x))
+    return abs(rate) <= _RATE_FLOOR * largest
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+def _slopes(k, i, problem):
+    """The slopes of cost under and over the kink of investor k's position i; equal where no kink lies inside."""
+    below = 0.0
+    above = 0.0
+    if problem.costly:
+        below = problem.slope_below[k, i]
+        above = problem.slope_above[k, i]
+        if problem.reference[k, i] <= problem.lower[k, i]:
+            below = above
+        elif problem.reference[k, i] >= problem.upper[k, i]:
+            above = below
+    return below, above
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+def _next_kink(k, n, left, dr, problem, book):
+    """The first change of a state within t < ``left``: (t, position, new state); position is -1 if there is none."""
+    best = left
+    position = -1
+    target = 0
+    for i in range(n):
+        s = book.state[k, i]
+        if s & 1:
+            rate = book.a[k, i]
+            low = problem.lower[k, i]
+            high = problem.upper[k, i]
+            if problem.costly and low < problem.reference[k, i] < high:
+                if s == BELOW:
+                    high = problem.reference[k, i]
+                else:
+                    low = problem.reference[k, i]
+            if low <= book.w[k, i] + best * rate <= high or _is_rounding(rate, book.a[k]):
+                continue
+            position = i
+            if rate > 0.0:
+                best = max((high - book.w[k, i]) / rate, 0.0)
+                target = AT_UPPER if high == problem.upper[k, i] else AT_REFERENCE
+            else:
+                best = max((low - book.w[k, i]) / rate, 0.0)
+                target = AT_LOWER if low == problem.lower[k, i] else AT_REFERENCE
+        else:
+            # The marginal may lie anywhere below the first slope at the lower limit, above the last at the upper one.
+            rate = book.rho_rate[k, i]
+            below, above = _slopes(k, i, problem)
+            end = book.rho[k, i] + best * rate
+            if rate > 0.0 and s != AT_UPPER:
+                bar = below if s == AT_LOWER else above
+                if end <= bar or _is_rounding(rate, dr):
+                    continue
+                target = ABOVE if s == AT_REFERENCE or problem.reference[k, i] <= problem.lower[k, i] else BELOW
+            elif rate < 0.0 and s != AT_LOWER:
+                bar = above if s == AT_UPPER else below
+                if end >= bar or _is_rounding(rate, dr):
+                    continue
+                target = BELOW if s == AT_REFERENCE or problem.reference[k, i] >= problem.upper[k, i] else ABOVE
+            else:
+                continue
+            position = i
+            best = max((bar - book.rho[k, i]) / rate, 0.0)
+    return best, position, target
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+def _advance(k, n, t, book):
+    for i in range(n):
+        book.w[k, i] += t * book.a[k, i]
+        book.rho[k, i] += t * book.rho_rate[k, i]
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+def _cross(k, i, target, n, problem, book):
+    """Carry investor k across the kink at which position i changes its state to ``target``."""
+    below, above = _slopes(k, i, problem)
+    old = book.state[k, i]
+    book.state[k, i] = target
+    if target & 1:
+        _free(k, i, n, problem, book)
+        book.free_count[k] += 1
+        book.rho[k, i] = below if target == BELOW else above
+        return
+    book.free_count[k] -= 1
+    _fix(k, i, n, book)
+    book.rho[k, i] = below if old == BELOW else above
+    if target == AT_LOWER:
+        book.w[k, i] = problem.lower[k, i]
+    elif target == AT_UPPER:
+        book.w[k, i] = problem.upper[k, i]
+    else:
+        book.w[k, i] = problem.reference[k, i]
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _follow(k, n, dr, problem, book):
+    """Carry investor k's portfolio from r to r + dr, kink by kink. Returns the kinks crossed, -1 if it gave up."""
+    left = 1.0
+    kinks = 0
+    while True:
+        _rates(k, n, dr, problem, book)
+        step, i, target = _next_kink(k, n, left, dr, problem, book)
+        _advance(k, n, step, book)
+        if i < 0:
+            return kinks
+        left -= step
+        _cross(k, i, target, n, problem, book)
+        kinks += 1
+        if kinks > 40 * n + 100:
+            return -1
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _factor(k, n, problem, book):
+    """Build A and b of investor k from its states alone."""
+    for i in range(n):
+        book.b[k, i] = 0.0
+        for l in range(n):
+            book.A[k, i, l] = 0.0
+    count = 0
+    for i in range(n):
+        if book.state[k, i] & 1:
+            if count == 0:
+                book.b[k, i] = 1.0
+            else:
+                _free(k, i, n, problem, book)
+            count += 1
+    book.free_count[k] = count
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _refine(k, n, r, problem, book):
+    """One step of iterative refinement of investor k's portfolio at r, on its present free set."""
+    total = 0.0
+    beta = 0.0
+    for i in range(n):
+        book.a[k, i] = 0.0
+        total += book.w[k, i]
+        if book.state[k, i] & 1:
+            s = 0.0
+            if i > 0:
+                for l in range(1, n):
+                    s += problem.risk[k, i - 1, l - 1] * book.w[k, l]
+            below, above = _slopes(k, i, problem)
+            book.a[k, i] = r[i] - 2.0 * s - (below if book.state[k, i] == BELOW else above)
+            beta += book.b[k, i] * book.a[k, i]
+    for i in range(n):
+        if book.state[k, i] & 1:
+            book.a[k, i] -= beta
+    for i in range(n):
+        if book.state[k, i] & 1:
+            s = book.b[k, i] * (1.0 - total)
+            for l in range(n):
+                s += book.A[k, i, l] * book.a[k, l]
+            book.w[k, i] += s
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _solve_portfolio(k, n, r, dr, problem, book):
+    """Investor k's portfolio at r from nothing: follow it from the r at which the middle of P is optimal."""
+    low = 0.0
+    high = 0.0
+    for i in range(n):
+        low += problem.lower[k, i]
+        high += problem.upper[k, i]
+    share = (1.0 - low) / (high - low) if high > low else 0.0
+    for i in range(n):
+        w = problem.lower[k, i] + share * (problem.upper[k, i] - problem.lower[k, i])
+        book.w[k, i] = w
+        book.state[k, i] = ABOVE if problem.costly and w >= problem.reference[k, i] else BELOW
+    _factor(k, n, problem, book)
+    for i in range(n):
+        s = 0.0
+        if i > 0:
+            for l in range(1, n):
+                s += problem.risk[k, i - 1, l - 1] * book.w[k, l]
+        below, above = _slopes(k, i, problem)
+        slope = below if book.state[k, i] == BELOW else above
+        book.rho[k, i] = slope
+        dr[i] = r[i] - (2.0 * s + slope)
+    # Only differences of r count: with cash as the origin dr[0] is 0, on which the rates rely.
+    for i in range(1, n):
+        dr[i] -= dr[0]
+    dr[0] = 0.0
+    return _follow(k, n, dr, problem, book)
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _cholesky_solve(n, M, x):
+    """Solve M x = x in place, M symmetric positive definite (overwritten by its factor). False if it is not."""
+    for j in range(n):
+        d = M[j, j]
+        for l in range(j):
+            d -= M[j, l] * M[j, l]
+        if not d > 0.0:
+            return False
+        d = math.sqrt(d)
+        M[j, j] = d
+        for i in range(j + 1, n):
+            s = M[i, j]
+            for l in range(j):
+                s -= M[i, l] * M[j, l]
+            M[i, j] = s / d
+    for i in range(n):
+        s = x[i]
+        for l in range(i):
+            s -= M[i, l] * x[l]
+        x[i] = s / M[i, i]
+    for i in range(n - 1, -1, -1):
+        s = x[i]
+        for l in range(i + 1, n):
+            s -= M[l, i] * x[l]
+        x[i] = s / M[i, i]
+    return True
+
+
+# --- log-price beliefs: clear_market
+
+# One market: beliefs (B, N) and the unknown v (N,) are log prices relative to the positive prices base (N,); value (N,)
+# is supply times price. d is the direction of search, M (N, N) the Hessian of Psi; kink_*, time (B,) belong to _search.
+Market = namedtuple("Market", "beliefs wealth supply orders base v value d excess M r dr kink_t kink_i kink_s time")
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+def _slope(t, linear, market):
+    """Slope of Psi along d at t (``linear`` is the investors' part) and its derivative without the investors."""
+    slope = -linear
+    curvature = 0.0
+    for i in range(market.d.shape[0]):
+        d = market.d[i]
+        money = d * market.value[i] * math.exp(t * d)
+        slope += money - d * market.orders[i]
+        curvature += d * money
+    return slope, curvature
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _root(left, right, t, linear, linear_rate, market):
+    """Root in (left, right] of the slope of Psi along d; the investors' part is linear there. Safeguarded Newton."""
+    x = right
+    for _ in range(100):
+        slope, curvature = _slope(x, linear + linear_rate * (x - t), market)
+        if slope >= 0.0:
+            right = x
+        else:
+            left = x
+        new = x - slope / (curvature - linear_rate)
+        if not left < new < right:
+            new = 0.5 * (left + right)
+        if abs(new - x) <= 1e-15 * right or new == left or new == right:
+            return new
+        x = new
+    return x
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _search(n, first_kink, market, problem, book):
+    """Follow all investors along d to the exact root of the slope of Psi, or to the first kink. Returns t.
+
+    Values of Psi are never compared: near the solution they are all rounding. The slope is monotone, and between two
+    kinks it is linear but for the value of supply.
+    """
+    B = market.wealth.shape[0]
+    d, dr, wealth, kink_t, kink_i = market.d, market.dr, market.wealth, market.kink_t, market.kink_i
+    largest = 0.0
+    for i in range(n - 1):
+        dr[i + 1] = -d[i]
+        largest = max(largest, abs(d[i]))
+    dr[0] = 0.0
+    longest = _STEP_CAP / largest if largest > 0.0 else 1.0
+    linear = 0.0
+    linear_rate = 0.0
+    for k in range(B):
+        market.time[k] = 0.0
+        kink_t[k] = np.inf
+        if wealth[k] > 0.0:
+            _rates(k, n, dr, problem, book)
+            step, kink_i[k], market.kink_s[k] = _next_kink(k, n, longest, dr, problem, book)
+            if kink_i[k] >= 0:
+                kink_t[k] = step
+            for i in range(1, n):
+                linear += wealth[k] * d[i - 1] * book.w[k, i]
+                linear_rate += wealth[k] * d[i - 1] * book.a[k, i]
+    t = 0.0
+    for _ in range(100 * n * B):
+        k = 0
+        for other in range(1, B):
+            if kink_t[other] < kink_t[k]:
+                k = other
+        ahead = min(kink_t[k], longest)
+        linear_ahead = linear + linear_rate * (ahead - t)
+        if _slope(ahead, linear_ahead, market)[0] >= 0.0:
+            t = _root(t, ahead, t, linear, linear_rate, market)
+            break
+        linear = linear_ahead
+        t = ahead
+        if kink_t[k] >= longest:
+            break
+        _advance(k, n, t - market.time[k], book)
+        market.time[k] = t
+        for i in range(1, n):
+            linear_rate -= wealth[k] * d[i - 1] * book.a[k, i]
+        _cross(k, kink_i[k], market.kink_s[k], n, problem, book)
+        if first_kink:
+            break
+        _rates(k, n, dr, problem, book)
+        step, kink_i[k], market.kink_s[k] = _next_kink(k, n, longest - t, dr, problem, book)
+        kink_t[k] = t + step if kink_i[k] >= 0 else np.inf
+        for i in range(1, n):
+            linear_rate += wealth[k] * d[i - 1] * book.a[k, i]
+    for k in range(B):
+        # The investor that stopped the search at a first kink already stands at t, and its rates are those before.
+        if wealth[k] > 0.0 and market.time[k] < t:
+            _advance(k, n, t - market.time[k], book)
+    return t
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _newton_direction(n, market, book):
+    """d = -H^{-1} grad Psi. Returns the residual relative to supply (NaN if H is not positive definite) and its floor.
+
+    The floor is the rounding of the sums in demand: 16 eps times their gross value, relative to supply.
+    """
+    wealth, orders, value, M = market.wealth, market.orders, market.value, market.M
+    residual = 0.0
+    floor = 0.0
+    for i in range(n - 1):
+        demand = orders[i]
+        gross = value[i] + abs(orders[i])
+        for j in range(i + 1):
+            M[i, j] = 0.0
+        for k in range(wealth.shape[0]):
+            if wealth[k] > 0.0:
+                money = wealth[k] * book.w[k, i + 1]
+                demand += money
+                gross += abs(money)
+                for j in range(i + 1):
+                    M[i, j] += wealth[k] * book.A[k, i + 1, j + 1]
+        M[i, i] += value[i]
+        market.excess[i] = demand - value[i]
+        market.d[i] = market.excess[i]
+        residual = max(residual, abs(market.excess[i]) / value[i])
+        floor = max(floor, 16.0 * _EPS * gross / value[i])
+    if not _cholesky_solve(n - 1, M, market.d):
+        return np.nan, floor
+    return residual, floor
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+def _move_prices(t, market):
+    for i in range(market.v.shape[0]):
+        market.v[i] += t * market.d[i]
+        market.value[i] = market.supply[i] * market.base[i] * math.exp(market.v[i])
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _solve_portfolios(n, market, problem, book):
+    """Every investor's portfolio at the present prices. False if one of them could not be found."""
+    for k in range(market.wealth.shape[0]):
+        if market.wealth[k] > 0.0:
+            market.r[0] = 0.0
+            for i in range(1, n):
+                market.r[i] = market.beliefs[k, i - 1] - market.v[i - 1]
+            if _solve_portfolio(k, n, market.r, market.dr, problem, book) < 0:
+                return False
+    return True
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _find_prices(n, market, problem, book):
+    """Event-exact semismooth Newton on the slope of Psi. Returns (status, iterations)."""
+    _move_prices(0.0, market)
+    for iteration in range(_MAX_ITERATIONS):
+        if iteration % _FRESH_START == 0 and not _solve_portfolios(n, market, problem, book):
+            return DEGENERATE, iteration
+        residual, floor = _newton_direction(n, market, book)
+        if not residual < np.inf:
+            return NOT_CONVERGED, iteration
+        if residual > max(_FINAL_STEP, floor):
+            _move_prices(_search(n, iteration > _SEARCHES, market, problem, book), market)
+            continue
+        market.dr[0] = 0.0
+        for i in range(1, n):
+            market.dr[i] = -market.d[i - 1]
+        kinks = 0
+        for k in range(market.wealth.shape[0]):
+            if market.wealth[k] > 0.0:
+                crossed = _follow(k, n, market.dr, problem, book)
+                if crossed < 0:
+                    return DEGENERATE, iteration
+                kinks += crossed
+        _move_prices(1.0, market)
+        if kinks == 0:
+            return CLEARED, iteration + 1
+    return NOT_CONVERGED, _MAX_ITERATIONS
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _settle_solution(n, market, problem, book, prices, weights):
+    """Write prices and weights of a cleared market, to the last digit. Returns (status, residual).
+
+    Portfolios are solved again on their final free sets. What excess is left by the rounding of prices is shared
+    among the free positions in proportion to their slopes, so that holdings clear even where one ulp of price moves
+    demand visibly.
+    """
+    B = market.wealth.shape[0]
+    for k in range(B):
+        if market.wealth[k] > 0.0:
+            market.r[0] = 0.0
+            for i in range(1, n):
+                market.r[i] = market.beliefs[k, i - 1] - market.v[i - 1]
+            _factor(k, n, problem, book)
+            _refine(k, n, market.r, problem, book)
+    residual, floor = _newton_direction(n, market, book)
+    if not residual < np.inf:
+        return NOT_CONVERGED, residual
+    _move_prices(1.0, market)
+    for i in range(n - 1):
+        prices[i] = market.base[i] * math.exp(market.v[i])
+    for k in range(B):
+        for i in range(n):
+            if market.wealth[k] > 0.0:
+                s = 0.0
+                for l in range(1, n):
+                    s += book.A[k, i, l] * market.d[l - 1]
+                # The one position that a corner keeps free may miss its limit by rounding.
+                s = book.w[k, i] - s
+                if s <= problem.lower[k, i] + 4.0 * _EPS:
+                    s = problem.lower[k, i]
+                elif s >= problem.upper[k, i] - 4.0 * _EPS:
+                    s = problem.upper[k, i]
+                weights[k, i] = s
+            else:
+                weights[k, i] = 1.0 if i == 0 else 0.0
+                book.state[k, i] = AT_REFERENCE
+    residual = 0.0
+    for i in range(n - 1):
+        holdings = market.orders[i] / prices[i] - market.supply[i]
+        for k in range(B):
+            if market.wealth[k] > 0.0:
+                holdings += market.wealth[k] * weights[k, i + 1] / prices[i]
+        residual = max(residual, abs(holdings) / market.supply[i])
+    if not residual <= max(1e-9, floor):
+        return NOT_CONVERGED, residual
+    return CLEARED, residual
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def clear_markets(first, last, beliefs, risk, wealth, short_leverage, long_leverage, supply, orders, costly, reference,
+                  cost, base, prices, weights, state, residual, iterations, status):  # fmt: skip
+    """Clear markets ``first`` to ``last - 1``. The last six arrays are results; a market whose status is REJECTED on
+    entry is passed over.
+
+    beliefs (E, B, N) log prices; risk (E, B, N, N); wealth (E, B), at most zero for an investor that demands nothing;
+    limits (E, B); supply (E, N) shares; orders (E, N) money; base (E, N) prices to start from, to which the kernel's own
+    log prices are relative. With ``costly``: reference (E, B, N) weights and cost (E, B, N) on each side of them.
+    """
+    _, B, N = beliefs.shape
+    n = N + 1
+    rows = B if costly else 1
+    slope_below = np.zeros((rows, n))
+    slope_above = np.zeros((rows, n))
+    kink = np.zeros((rows, n))
+    relative, lower, upper = np.zeros((B, N)), np.zeros((B, n)), np.zeros((B, n))
+    A, b, w = np.zeros((B, n, n)), np.zeros((B, n)), np.zeros((B, n))
+    rho, a, rho_rate = np.zeros((B, n)), np.zeros((B, n)), np.zeros((B, n))
+    free_count, y, hy = np.zeros(B, np.int64), np.zeros(n), np.zeros(n)
+    v, value, d, excess, M = np.zeros(N), np.zeros(N), np.zeros(N), np.zeros(N), np.zeros((N, N))
+    r, dr, kink_t, time = np.zeros(n), np.zeros(n), np.zeros(B), np.zeros(B)
+    kink_i, kink_s = np.zeros(B, np.int64), np.zeros(B, np.int64)
+    for e in range(first, last):
+        residual[e] = np.nan
+        prices[e] = np.nan
+        weights[e] = np.nan
+        iterations[e] = 0
+        if status[e] == REJECTED:
+            continue
+        for i in range(N):
+            log_base = math.log(base[e, i])
+            v[i] = 0.0
+            for k in range(B):
+                relative[k, i] = beliefs[e, k, i] - log_base
+        for k in range(B):
+            for i in range(n):
+                lower[k, i] = -short_leverage[e, k]
+                upper[k, i] = long_leverage[e, k]
+        if costly:
+            for k in range(B):
+                kink[k, 0] = lower[k, 0]
+                for i in range(1, n):
+                    slope_below[k, i] = -cost[e, k, i - 1]
+                    slope_above[k, i] = cost[e, k, i - 1]
+                    # Without a cost there is no kink; a reference at the limit says so.
+                    kink[k, i] = reference[e, k, i - 1] if cost[e, k, i - 1] > 0.0 else lower[k, i]
+        problem = Problem(costly, lower, upper, kink, slope_below, slope_above, risk[e])
+        book = Book(A, b, w, rho, state[e], free_count, a, rho_rate, y, hy)
+        market = Market(
+            relative, wealth[e], supply[e], orders[e], base[e], v, value, d, excess, M, r, dr, kink_t, kink_i, kink_s, time
+        )
+        status[e], iterations[e] = _find_prices(n, market, problem, book)
+        if status[e] == CLEARED:
+            status[e], residual[e] = _settle_solution(n, market, problem, book, prices[e], weights[e])
+            if status[e] != CLEARED:
+                prices[e] = np.nan
+                weights[e] = np.nan
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def pull_back_markets(first, last, risk, wealth, supply, prices, weights, state, reference, costly, prices_bar,
+                      weights_bar, holdings_bar, beliefs_bar, risk_bar, wealth_bar, short_bar, long_bar, supply_bar,
+                      orders_bar, reference_bar, cost_bar):  # fmt: skip
+    """Adjoint of ``clear_markets``: cotangents of prices (E, N), weights (E, B, N+1) and holdings (E, B, N) in, those of
+    every input out (the last nine arrays). A market that did not clear (NaN prices) gets NaN, as its value is."""
+    _, B, n = weights.shape
+    N = n - 1
+    A, b = np.zeros((B, n, n)), np.zeros((B, n))
+    free_count, y, hy = np.zeros(B, np.int64), np.zeros(n), np.zeros(n)
+    unused = np.zeros((1, n))
+    omega, q, a, u_bar, M = np.zeros((B, n)), np.zeros(n), np.zeros(n), np.zeros(N), np.zeros((N, N))
+    for e in range(first, last):
+        problem = Problem(False, unused, unused, unused, unused, unused, risk[e])
+        book = Book(A, b, omega, omega, state[e], free_count, omega, omega, y, hy)
+        for i in range(N):
+            u_bar[i] = prices[e, i] * prices_bar[e, i]
+            for j in range(N):
+                M[i, j] = 0.0
+            M[i, i] = supply[e, i] * prices[e, i]
+        for k in range(B):
+            wealth_bar[e, k] = 0.0
+            if not wealth[e, k] > 0.0:
+                continue
+            _factor(k, n, problem, book)
+            omega[k, 0] = weights_bar[e, k, 0]
+            for i in range(N):
+                per_price = holdings_bar[e, k, i] / prices[e, i]
+                omega[k, i + 1] = weights_bar[e, k, i + 1] + wealth[e, k] * per_price
+                wealth_bar[e, k] += weights[e, k, i + 1] * per_price
+                u_bar[i] -= wealth[e, k] * weights[e, k, i + 1] * per_price
+            for i in range(1, n):
+                for l in range(n):
+                    u_bar[i - 1] -= A[k, i, l] * omega[k, l]
+                    if l > 0:
+                        M[i - 1, l - 1] += wealth[e, k] * A[k, i, l]
+        if not _cholesky_solve(N, M, u_bar):
+            for i in range(N):
+                u_bar[i] = np.nan
+        for i in range(N):
+            supply_bar[e, i] = -u_bar[i] * prices[e, i]
+            orders_bar[e, i] = u_bar[i]
+        for k in range(B):
+            short_bar[e, k] = 0.0
+            long_bar[e, k] = 0.0
+            if costly:
+                for i in range(N):
+                    reference_bar[e, k, i] = 0.0
+                    cost_bar[e, k, i] = 0.0
+            if not wealth[e, k] > 0.0:
+                for i in range(N):
+                    beliefs_bar[e, k, i] = 0.0
+                    for j in range(N):
+                        risk_bar[e, k, i, j] = 0.0
+                continue
+            q[0] = omega[k, 0]
+            beta = b[k, 0] * q[0]
+            for i in range(1, n):
+                q[i] = omega[k, i] + wealth[e, k] * u_bar[i - 1]
+                beta += b[k, i] * q[i]
+                wealth_bar[e, k] += u_bar[i - 1] * weights[e, k, i]
+            for i in range(n):
+                a[i] = 0.0
+                for l in range(n):
+                    a[i] += A[k, i, l] * q[l]
+            for i in range(N):
+                beliefs_bar[e, k, i] = a[i + 1]
+                for j in range(N):
+                    risk_bar[e, k, i, j] = -(a[i + 1] * weights[e, k, j + 1] + weights[e, k, i + 1] * a[j + 1])
+            for i in range(n):
+                s = state[e, k, i]
+                if s & 1:
+                    if costly and i > 0:
+                        cost_bar[e, k, i - 1] = -a[i] if weights[e, k, i] > reference[e, k, i - 1] else a[i]
+                    continue
+                rho = q[i] - beta
+                if i > 0:
+                    for l in range(1, n):
+                        rho -= 2.0 * risk[e, k, i - 1, l - 1] * a[l]
+                if s == AT_LOWER:
+                    short_bar[e, k] -= rho
+                elif s == AT_UPPER:
+                    long_bar[e, k] += rho
+                else:
+                    reference_bar[e, k, i - 1] = rho
+
+
+# --- price beliefs: optimize_portfolio, find_equilibrium_prices

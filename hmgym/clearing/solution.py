@@ -1,0 +1,57 @@
+"""What a solver returns and how it fails."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ClearingSolution:
+    """Cleared markets. Shapes are those of a batch; an unbatched call returns them without the leading E.
+
+    Attributes:
+        prices: ``(E, N)`` clearing prices.
+        weights: ``(E, B, N+1)`` positions as fractions of pre-trade wealth, cash first. An investor without wealth
+            holds cash only.
+        holdings: ``(E, B, N)`` shares, ``wealth * weights / prices``.
+        converged: ``(E,)`` whether the residual is at most 1e-9 or the rounding of the demand's own sums.
+        residual: ``(E,)`` ``max_i |sum_b h_bi - (S_i - D_i / p_i)| / S_i`` of the returned holdings.
+        iterations: ``(E,)`` Newton steps.
+        short_leverage, long_leverage: ``(E, B)`` the limits that the portfolios obey.
+    """
+
+    prices: Tensor
+    weights: Tensor
+    holdings: Tensor
+    converged: Tensor
+    residual: Tensor
+    iterations: Tensor
+    short_leverage: Tensor = field(repr=False)
+    long_leverage: Tensor = field(repr=False)
+
+    @property
+    def active_limits(self) -> Tensor:
+        """``(E, B, N+1)`` int8: -1 where a position stands at the short limit, 1 at the long limit, 0 between."""
+        at_long = self.weights == self.long_leverage[..., None]
+        at_short = self.weights == -self.short_leverage[..., None]
+        return at_long.to(torch.int8) - at_short.to(torch.int8)
+
+
+class ClearingError(ValueError):
+    """Some markets could not be cleared.
+
+    Attributes:
+        markets: index of each such market and the reason.
+        solution: the solution of the whole batch; the others are cleared, the failed rows are NaN and not converged.
+    """
+
+    def __init__(self, markets: dict[int, str], solution: object, n_markets: int) -> None:
+        shown = [f"market {index}: {reason}" for index, reason in list(markets.items())[:5]]
+        if len(markets) > len(shown):
+            shown.append(f"and {len(markets) - len(shown)} more")
+        super().__init__(f"{len(markets)} of {n_markets} markets not cleared. " + "; ".join(shown))
+        self.markets = markets
+        self.solution = solution

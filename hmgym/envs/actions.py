@@ -1,0 +1,162 @@
+"""What the numbers of an action mean: from a box of [-1, 1] to leverage limits, beliefs and a scale of risk.
+
+Knows the market's :class:`~hmgym.market.Action` and Gymnasium's boxes; knows no state beyond last prices.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+
+from hmgym.market import Action
+
+SHORT_LEVERAGE_MAX = 2.0
+"""Largest κ that an action can set, a multiple of wealth."""
+LONG_LEVERAGE_MAX = 4.0
+"""Largest θ that an action can set, a multiple of wealth."""
+BELIEF_RANGE = 0.25
+"""Largest expected log return of one period, of either sign, that an action can set."""
+LOG_RISK_RANGE = math.log(2.0)
+"""The scale of risk lies between 1/2 and 2."""
+
+
+def long_leverage_min(n_assets: int) -> float:
+    """Smallest θ that an action can set: 20 % above 1/(N+1), below which no portfolio is feasible, and at least .4."""
+    return max(0.4, 1.2 / (n_assets + 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionMap:
+    """The action space of one learner, and its map to natural units.
+
+    An action is the concatenation, in this order, of those parts that the environment offers, each in [-1, 1]:
+
+    ============= ==== ======================================= ==========================================
+    part          size natural unit                            map
+    ============= ==== ======================================= ==========================================
+    short         1    κ, multiple of wealth                   affine to [0, 2]
+    long          1    θ, multiple of wealth                   affine to [max(.4, 1.2/(N+1)), 4]
+    beliefs       N    log price expected next period          log p_last + .25 a
+    risk          1    factor on the learner's risk matrix     2^a
+    ============= ==== ======================================= ==========================================
+
+    κ limits borrowing as well as short sales, because cash is a position: θ above 1 matters only with κ above 0.
+
+    Args:
+        n_assets: number of assets N.
+        leverage: whether the action holds short and long leverage.
+        beliefs: whether the action holds expected returns.
+        confidence: whether the action also holds the scale of risk; needs `beliefs`.
+    """
+
+    n_assets: int
+    leverage: bool = False
+    beliefs: bool = False
+    confidence: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.leverage or self.beliefs):
+            raise ValueError("`leverage` or `beliefs` must be True, got neither")
+        if self.confidence and not self.beliefs:
+            raise ValueError("`confidence` must be False where the action holds no beliefs, got True")
+
+    @property
+    def size(self) -> int:
+        """Number of entries of one action."""
+        return 2 * self.leverage + self.n_assets * self.beliefs + self.confidence
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for every entry of one action."""
+        names: list[str] = []
+        if self.leverage:
+            names += ["short_leverage", "long_leverage"]
+        if self.beliefs:
+            names += [f"belief_{i}" for i in range(self.n_assets)]
+        if self.confidence:
+            names.append("risk_scale")
+        return tuple(names)
+
+    def space(self) -> spaces.Box:
+        """The Gymnasium space of one action."""
+        return spaces.Box(-1.0, 1.0, (self.size,), np.float32)
+
+    def check(self, action: Any, num_markets: int) -> npt.NDArray[np.float64]:
+        """Actions of all markets as an array of shape (E, size), entries outside [-1, 1] clipped.
+
+        Raises:
+            ValueError: the shape is another one, or an entry is NaN or infinite.
+        """
+        try:
+            values = np.array(action, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"`action` must be numbers of shape {(num_markets, self.size)}, got {action!r}") from error
+        if values.shape != (num_markets, self.size):
+            raise ValueError(f"`action` must have shape {(num_markets, self.size)}, got {values.shape}")
+        if not np.isfinite(values).all():
+            market, entry = np.argwhere(~np.isfinite(values))[0]
+            raise ValueError(
+                f"`action` must be finite, got {values[market, entry]} for `{self.names[entry]}` of market {market}"
+            )
+        return np.clip(values, -1.0, 1.0, out=values)
+
+    def to_market(self, values: npt.NDArray[np.float64], last_prices: torch.Tensor) -> Action:
+        """The action in natural units, for the one learner of every market.
+
+        Args:
+            values: checked actions, shape (E, size), each in [-1, 1].
+            last_prices: prices at the last close, shape (E, N).
+        """
+        parts: dict[str, torch.Tensor] = {}
+        start = 0
+        if self.leverage:
+            low = long_leverage_min(self.n_assets)
+            parts["short_leverage"] = torch.from_numpy((values[:, 0:1] + 1.0) * (0.5 * SHORT_LEVERAGE_MAX))
+            parts["long_leverage"] = torch.from_numpy(low + (values[:, 1:2] + 1.0) * (0.5 * (LONG_LEVERAGE_MAX - low)))
+            start = 2
+        if self.beliefs:
+            stop = start + self.n_assets
+            log_prices = np.log(last_prices.numpy())
+            parts["beliefs"] = torch.from_numpy((log_prices + BELIEF_RANGE * values[:, start:stop])[:, None, :])
+            if self.confidence:
+                parts["risk_scale"] = torch.from_numpy(np.exp(LOG_RISK_RANGE * values[:, stop : stop + 1]))
+        return Action(**parts)
+
+    def describe(self, action: npt.ArrayLike) -> str:
+        """One action in natural units, for tables: ``"κ 0.67, θ 2.2, log return +0.05"``."""
+        values = self.check(np.asarray(action)[None], 1)
+        natural = self.to_market(values, torch.ones(1, self.n_assets, dtype=torch.float64))
+        parts = []
+        if natural.short_leverage is not None and natural.long_leverage is not None:
+            parts.append(f"κ {natural.short_leverage.item():.3g}, θ {natural.long_leverage.item():.3g}")
+        if natural.beliefs is not None:
+            returns = natural.beliefs[0, 0].tolist()
+            shown = returns[:1] if max(returns) == min(returns) else returns
+            parts.append("log return " + " ".join(f"{value:+.3g}" for value in shown))
+        if natural.risk_scale is not None:
+            parts.append(f"risk × {natural.risk_scale.item():.3g}")
+        return ", ".join(parts)
+
+    def from_leverage(self, short_leverage: float, long_leverage: float) -> npt.NDArray[np.float32]:
+        """The action that sets these limits and, where it also sets beliefs, expects no return.
+
+        Raises:
+            ValueError: the action sets no leverage, or a limit lies outside the box.
+        """
+        if not self.leverage:
+            raise ValueError("`from_leverage` needs an environment whose action sets leverage")
+        low = long_leverage_min(self.n_assets)
+        if not 0.0 <= short_leverage <= SHORT_LEVERAGE_MAX:
+            raise ValueError(f"`short_leverage` must lie in [0, {SHORT_LEVERAGE_MAX}], got {short_leverage}")
+        if not low <= long_leverage <= LONG_LEVERAGE_MAX:
+            raise ValueError(f"`long_leverage` must lie in [{low:.3g}, {LONG_LEVERAGE_MAX}], got {long_leverage}")
+        action = np.zeros(self.size, np.float32)
+        action[0] = 2.0 * short_leverage / SHORT_LEVERAGE_MAX - 1.0
+        action[1] = 2.0 * (long_leverage - low) / (LONG_LEVERAGE_MAX - low) - 1.0
+        return action

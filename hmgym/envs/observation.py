@@ -1,0 +1,159 @@
+"""What a learner sees before it acts: a bounded float32 vector, every entry ``tanh(x / scale)``.
+
+It holds this month's news, the learner's own signal and positions, and what is public: prices, fundamental values, the
+crowd's positions in sum. Next month's news, other investors' errors, moods and traits are not in it; nor is the time
+left, which only the wrapper that truncates knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from hmgym.market import MarketConfig, MarketState
+
+_FLOOR = np.finfo(np.float64).tiny
+_SATURATED = 20.0  # tanh is 1 to the last bit of float32 beyond 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One row of the observation table.
+
+    Attributes:
+        name: of the quantity.
+        per_asset: whether there is one entry an asset, else one in all.
+        scale: the entry is ``tanh(x / scale)``.
+        unit: of x.
+        span: values that the entry takes, after tanh.
+        meaning: what x is.
+    """
+
+    name: str
+    per_asset: bool
+    scale: float
+    unit: str
+    span: str
+    meaning: str
+
+
+OBSERVATION_TABLE: tuple[Entry, ...] = (
+    Entry(name="cash_weight", per_asset=False, scale=2.0, unit="of own wealth", span="(-1, 1)", meaning="cash; below 0: borrowed"),
+    Entry(name="weight", per_asset=True, scale=2.0, unit="of own wealth", span="(-1, 1)", meaning="position at the last close"),
+    Entry(name="leverage", per_asset=False, scale=4.0, unit="of own wealth", span="[0, 1)", meaning="sum of |positions|"),
+    Entry(name="undervaluation", per_asset=True, scale=0.5, unit="log", span="(-1, 1)",
+          meaning="log(fundamental value / last price), this month's news included"),
+    Entry(name="news", per_asset=True, scale=0.15, unit="log a month", span="(-1, 1)",
+          meaning="this month's log return of the fundamental value"),
+    Entry(name="signal", per_asset=True, scale=0.15, unit="log a month", span="(-1, 1)",
+          meaning="private signal of next month's news"),
+    Entry(name="regime", per_asset=False, scale=0.5, unit="±1", span="±0.964",
+          meaning="1 where the signal is informative, -1 where it is noise"),
+    Entry(name="volatility", per_asset=True, scale=0.15, unit="log a month", span="[0, 1)",
+          meaning="root of the weighted mean of squared returns"),
+    Entry(name="last_return", per_asset=True, scale=0.15, unit="log a month", span="(-1, 1)", meaning="return at the last close"),
+    Entry(name="short_interest", per_asset=True, scale=0.5, unit="of shares supplied", span="[0, 1)",
+          meaning="shares that all others are short"),
+    Entry(name="crowd_leverage", per_asset=False, scale=2.0, unit="of the crowd's wealth", span="[0, 1)",
+          meaning="sum of |positions| of all others"),
+    Entry(name="crowd_cash", per_asset=False, scale=1.0, unit="of market value", span="(-1, 1)", meaning="cash of all others"),
+    Entry(name="wealth_share", per_asset=False, scale=0.3, unit="of all wealth", span="[0, 1)", meaning="own wealth"),
+    Entry(name="log_unit_value", per_asset=False, scale=1.0, unit="log", span="(-1, 1)",
+          meaning="log of the fund's unit value, 0 at reset"),
+)  # fmt: skip
+"""Meaning, unit, scale and range of every entry, in the order they stand in the observation."""
+
+
+class ObservationMap:
+    """From states to observations, for one economy.
+
+    Args:
+        config: the economy.
+    """
+
+    def __init__(self, config: MarketConfig) -> None:
+        self._n_assets = config.n_assets
+        counts = [config.n_assets if entry.per_asset else 1 for entry in OBSERVATION_TABLE]
+        self._rate = np.repeat([1.0 / entry.scale for entry in OBSERVATION_TABLE], counts)
+        self.size = int(self._rate.size)
+        bounds = np.cumsum([0, *counts])
+        self._slices = {
+            entry.name: slice(int(start), int(stop))
+            for entry, start, stop in zip(OBSERVATION_TABLE, bounds[:-1], bounds[1:], strict=True)
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for every entry of an observation, ``"news_0"`` for asset 0."""
+        names: list[str] = []
+        for entry in OBSERVATION_TABLE:
+            names += [f"{entry.name}_{i}" for i in range(self._n_assets)] if entry.per_asset else [entry.name]
+        return tuple(names)
+
+    def space(self) -> spaces.Box:
+        """The Gymnasium space of one observation."""
+        return spaces.Box(-1.0, 1.0, (self.size,), np.float32)
+
+    def columns(self, name: str) -> slice:
+        """Where the entries of one row of the table stand in an observation.
+
+        Raises:
+            ValueError: the table has no such row.
+        """
+        if name not in self._slices:
+            raise ValueError(f"`name` must be one of {list(self._slices)}, got {name!r}")
+        return self._slices[name]
+
+    def unsquash(self, observation: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float64]:
+        """The quantity behind the entries of one row of the table, shape (..., 1) or (..., N); infinite where saturated."""
+        columns = self.columns(name)
+        with np.errstate(divide="ignore"):
+            return np.arctanh(np.asarray(observation[..., columns], np.float64)) / self._rate[columns]
+
+    def __call__(self, state: MarketState) -> npt.NDArray[np.float32]:
+        """Observations of the learner of each market, shape (E, size), a fresh array."""
+        prices, holdings, cash = state.prices.numpy(), state.holdings.numpy(), state.cash.numpy()
+        wealth, log_value = state.wealth.numpy(), state.log_value.numpy()
+        own_wealth = np.maximum(wealth[:, 0:1], _FLOOR)
+        own_weights = holdings[:, 0] * prices / own_wealth
+        supply = state.supply.numpy()
+        short = -np.minimum(holdings[:, 1:], 0.0).sum(1)
+        gross = supply - holdings[:, 0] + 2.0 * short  # the crowd's net position is what the learner does not hold
+        crowd_wealth = np.maximum(wealth[:, 1:].sum(-1), _FLOOR)
+        parts = (
+            cash[:, 0:1] / own_wealth,
+            own_weights,
+            np.abs(own_weights).sum(-1, keepdims=True),
+            log_value - np.log(prices),
+            state.news.numpy(),
+            state.signal.numpy(),
+            2.0 * state.regime.numpy()[:, None] - 1.0,
+            np.sqrt(state.variance.numpy()),
+            state.last_return.numpy(),
+            short / supply,
+            ((gross * prices).sum(-1) / crowd_wealth)[:, None],
+            (cash[:, 1:].sum(-1) / (supply * prices).sum(-1))[:, None],
+            (wealth[:, 0] / np.maximum(wealth.sum(-1), _FLOOR))[:, None],
+            np.log(state.unit_value.numpy()[:, 0:1]),
+        )
+        scaled = np.concatenate(parts, axis=1)
+        scaled *= self._rate
+        np.clip(scaled, -_SATURATED, _SATURATED, out=scaled)
+        return np.tanh(scaled.astype(np.float32))
+
+
+def observation_table(n_assets: int) -> str:
+    """The observation table in Markdown, for N assets."""
+    lines = ["| columns | entry | x is | unit of x | scale | range |", "|---|---|---|---|---|---|"]
+    start = 0
+    for entry in OBSERVATION_TABLE:
+        stop = start + (n_assets if entry.per_asset else 1)
+        columns = str(start) if stop == start + 1 else f"{start}–{stop - 1}"
+        lines.append(
+            f"| {columns} | `{entry.name}` | {entry.meaning} | {entry.unit} | {entry.scale:g} | {entry.span} |"
+        )
+        start = stop
+    return "\n".join(lines)

@@ -1,0 +1,33 @@
+"""The environment ids of hmgym, registered with Gymnasium on `import hmgym`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gymnasium.envs.registration import register, registry
+
+MAX_EPISODE_STEPS = 120
+"""Registered length of an episode, in periods: ten years of months."""
+
+_SINGLE = "hmgym.envs.single:MarketEnv"
+_VECTOR = "hmgym.envs.vector:MarketVectorEnv"
+
+ENVIRONMENTS: dict[str, dict[str, Any]] = {
+    "hmgym/Leverage-v0": {"leverage": True, "beliefs": False},
+    "hmgym/Beliefs-v0": {"leverage": False, "beliefs": True},
+    "hmgym/LeverageBeliefs-v0": {"leverage": True, "beliefs": True},
+}
+"""Registered ids, and which parts of the action each one offers."""
+
+
+def register_environments() -> None:
+    """Register every id that Gymnasium does not hold yet."""
+    for env_id, parts in ENVIRONMENTS.items():
+        if env_id not in registry:
+            register(
+                id=env_id,
+                entry_point=_SINGLE,
+                vector_entry_point=_VECTOR,
+                max_episode_steps=MAX_EPISODE_STEPS,
+                kwargs=dict(parts),
+            )

@@ -1,0 +1,136 @@
+"""Rewards of one period: by name, or any function of the states before and after.
+
+The default, the change of log unit value, sums over an episode to the log of the final unit value. A user's reward is
+a function ``reward(previous, outcome, state)`` that returns one number a market.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hmgym.market import MarketState, Outcome
+
+RewardFunction = Callable[[MarketState, Outcome, MarketState], Any]
+"""``reward(previous, outcome, state)`` → numbers of shape (E,)."""
+
+
+class Reward(Protocol):
+    """A reward with memory; `restart` begins a new episode in the given markets."""
+
+    def restart(self, rows: npt.NDArray[np.int64], num_markets: int) -> None:
+        """Forget the past of these markets."""
+
+    def __call__(self, previous: MarketState, outcome: Outcome, state: MarketState) -> npt.NDArray[np.float64]:
+        """Reward of one period for every market, shape (E,), a fresh array."""
+
+
+class LogUnitValue:
+    """Change of the log of the learner's unit value: ``log u_t − log u_{t−1}``."""
+
+    def restart(self, rows: npt.NDArray[np.int64], num_markets: int) -> None:
+        """Nothing to forget."""
+
+    def __call__(self, previous: MarketState, outcome: Outcome, state: MarketState) -> npt.NDArray[np.float64]:
+        """The learner's reward as the market settles it."""
+        return outcome.reward[:, 0].numpy().copy()
+
+
+class ExcessReturn(LogUnitValue):
+    """Change of log unit value less the log return of the market portfolio: ``Δ log u − log Σ S p_t / Σ S p_{t−1}``.
+
+    Dividends are left out of the market's return, so holding the market earns its dividends.
+    """
+
+    def __call__(self, previous: MarketState, outcome: Outcome, state: MarketState) -> npt.NDArray[np.float64]:
+        """The learner's log return over that of all shares."""
+        supply = previous.holdings.sum(1)
+        market = torch.log((supply * state.prices).sum(-1)) - torch.log((supply * previous.prices).sum(-1))
+        return super().__call__(previous, outcome, state) - market.numpy()
+
+
+class DifferentialSharpe(LogUnitValue):
+    """Differential Sharpe ratio: how much this period's return moves an exponentially weighted Sharpe ratio.
+
+    With A and B the moving first and second moments of the log return R, adapted at rate η,
+    ``D = (B ΔA − A ΔB / 2) / (B − A²)^{3/2}``, ``ΔA = R − A``, ``ΔB = R² − B``.
+    Moments start from a monthly log return of .5 % with volatility 7 %, so that D is finite from the first period.
+
+    Source: Moody and Saffell (2001), Learning to trade via direct reinforcement, eq. 14.
+
+    Args:
+        adaptation_rate: η a period, in (0, 1).
+    """
+
+    _MEAN, _SECOND_MOMENT = 0.005, 0.07**2 + 0.005**2
+    _VARIANCE_FLOOR = 1e-6
+
+    def __init__(self, adaptation_rate: float = 1.0 / 24.0) -> None:
+        if not 0.0 < adaptation_rate < 1.0:
+            raise ValueError(f"`adaptation_rate` must lie in (0, 1), got {adaptation_rate}")
+        self._rate = adaptation_rate
+        self._first = np.zeros(0)
+        self._second = np.zeros(0)
+
+    def restart(self, rows: npt.NDArray[np.int64], num_markets: int) -> None:
+        """Set the moments of these markets back to where they start."""
+        if self._first.size != num_markets:
+            self._first, self._second = np.zeros(num_markets), np.zeros(num_markets)
+        self._first[rows], self._second[rows] = self._MEAN, self._SECOND_MOMENT
+
+    def __call__(self, previous: MarketState, outcome: Outcome, state: MarketState) -> npt.NDArray[np.float64]:
+        """D of this period, then move the moments."""
+        growth = super().__call__(previous, outcome, state)
+        to_first, to_second = growth - self._first, growth * growth - self._second
+        variance = np.maximum(self._second - self._first * self._first, self._VARIANCE_FLOOR)
+        value = (self._second * to_first - 0.5 * self._first * to_second) / (variance * np.sqrt(variance))
+        self._first = self._first + self._rate * to_first
+        self._second = self._second + self._rate * to_second
+        return value
+
+
+class _UserReward:
+    """A user's function, the shape of its result checked each time."""
+
+    def __init__(self, function: RewardFunction) -> None:
+        self._function = function
+
+    def restart(self, rows: npt.NDArray[np.int64], num_markets: int) -> None:
+        pass
+
+    def __call__(self, previous: MarketState, outcome: Outcome, state: MarketState) -> npt.NDArray[np.float64]:
+        values = np.array(self._function(previous, outcome, state), dtype=np.float64)
+        expected = (state.prices.shape[0],)
+        if values.shape != expected:
+            raise ValueError(f"`reward` must return numbers of shape {expected}, got shape {values.shape}")
+        return values
+
+
+REWARDS: dict[str, Callable[[], Reward]] = {
+    "log_unit_value": LogUnitValue,
+    "excess_return": ExcessReturn,
+    "differential_sharpe": DifferentialSharpe,
+}
+"""Rewards that have a name."""
+
+
+def make_reward(reward: str | RewardFunction | Reward) -> Reward:
+    """The reward of that name, or the given function checked at every call.
+
+    Raises:
+        ValueError: no reward has this name, or `reward` cannot be called.
+    """
+    if isinstance(reward, str):
+        if reward not in REWARDS:
+            raise ValueError(f"`reward` must be one of {sorted(REWARDS)} or a function, got {reward!r}")
+        return REWARDS[reward]()
+    if not callable(reward):
+        raise ValueError(f"`reward` must be one of {sorted(REWARDS)} or a function, got {reward!r}")
+    if hasattr(reward, "restart"):
+        return copy.deepcopy(reward)  # type: ignore[return-value]  # its memory belongs to one environment
+    return _UserReward(reward)

@@ -1,0 +1,77 @@
+"""Shocks served period by period, drawn many periods ahead in one call a market."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hmgym.market import Market, Shocks
+
+_FIELDS = tuple(field.name for field in fields(Shocks))
+
+
+class ShockStream:
+    """The shocks of E markets.
+
+    Every market draws from its own generator and refills on its own count since its last reset, so that what a market
+    gets does not depend on its neighbours.
+
+    Args:
+        market: the market that draws.
+        periods: periods drawn at a time.
+    """
+
+    def __init__(self, market: Market, periods: int) -> None:
+        self._market = market
+        self._periods = periods
+        self._ahead: Shocks | None = None
+        self._served_views = False
+        self._position = np.zeros(0, np.int64)
+
+    def restart(self, rows: npt.NDArray[np.int64], num_markets: int) -> None:
+        """Forget what was drawn ahead for these markets; their next shocks are fresh."""
+        if self._position.size != num_markets:
+            self._position = np.full(num_markets, self._periods)
+        self._position[rows] = self._periods
+
+    def next(self, generators: Sequence[np.random.Generator], frozen: npt.NDArray[np.bool_] | None = None) -> Shocks:
+        """Shocks of the next period for every market; a frozen market gets arbitrary ones and draws nothing."""
+        position = self._position
+        spent = position == self._periods
+        if frozen is not None:
+            spent &= ~frozen
+        if spent.any():
+            self._refill(np.flatnonzero(spent), generators)
+        assert self._ahead is not None
+        here = np.minimum(position, self._periods - 1)
+        first = int(here[0])
+        if (here == first).all():
+            shocks = self._ahead.period(first)
+            self._served_views = True
+        else:
+            at, market = torch.from_numpy(here), torch.arange(here.size)
+            shocks = _map(lambda ahead: ahead[at, market], self._ahead)
+        position += 1 if frozen is None else ~frozen
+        return shocks
+
+    def _refill(self, rows: npt.NDArray[np.int64], generators: Sequence[np.random.Generator]) -> None:
+        fresh = self._market.draw_shocks([generators[row] for row in rows], periods=self._periods)
+        if rows.size == len(generators):
+            self._ahead = fresh
+        else:
+            assert self._ahead is not None
+            if self._served_views:  # a state may still hold a view of what would be overwritten
+                self._ahead = _map(torch.Tensor.clone, self._ahead)
+                self._served_views = False
+            index = torch.from_numpy(rows)
+            for name in _FIELDS:
+                getattr(self._ahead, name).index_copy_(1, index, getattr(fresh, name))
+        self._position[rows] = 0
+
+
+def _map(function: Callable[[torch.Tensor], torch.Tensor], shocks: Shocks) -> Shocks:
+    return Shocks(**{name: function(getattr(shocks, name)) for name in _FIELDS})

@@ -1,0 +1,336 @@
+"""The native vector environment: E markets in one batch, with episodes, truncation and autoreset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from hmgym.envs.actions import ActionMap
+from hmgym.envs.batch import Infos
+from hmgym.envs.history import EpisodeSeries
+from hmgym.envs.observation import ObservationMap
+from hmgym.envs.rendering import Viewer
+from hmgym.envs.rewards import RewardFunction
+from hmgym.envs.setup import RENDER_FPS, RENDER_MODES, check_render_mode, make_batch
+from hmgym.envs.single import frame_title
+from hmgym.market import MarketConfig, MarketState
+
+FloatArray = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+Observations = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Period:
+    """What one period of all markets returns.
+
+    Attributes:
+        observation: shape (E, size), of the new episode where a market was reset in this period.
+        reward: shape (E,).
+        terminated: shape (E,).
+        truncated: shape (E,).
+        final_observation: shape (E, size), before any reset; None where no episode was reset in this period.
+        final_infos: likewise.
+    """
+
+    observation: Observations
+    reward: FloatArray
+    terminated: Flags
+    truncated: Flags
+    final_observation: Observations | None = None
+    final_infos: Infos | None = None
+
+
+class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
+    """E independent markets stepped together; arguments and spaces as in :class:`~hmgym.envs.single.MarketEnv`.
+
+    Row i, seeded s, equals the single environment seeded s + i, also across resets.
+
+    Args:
+        num_envs: number of markets E.
+        max_episode_steps: periods after which this environment truncates an episode itself; None never does.
+        autoreset_mode: an :class:`~gymnasium.vector.AutoresetMode` or its value, "NextStep", "SameStep", "Disabled".
+
+    Raises:
+        ValueError: an argument is out of range or unknown.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "render_modes": list(RENDER_MODES),
+        "render_fps": RENDER_FPS,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = 1,
+        leverage: bool = True,
+        beliefs: bool = False,
+        confidence: bool = False,
+        n_assets: int | None = None,
+        n_investors: int | None = None,
+        reward: str | RewardFunction = "log_unit_value",
+        config: MarketConfig | None = None,
+        render_mode: str | None = None,
+        max_episode_steps: int | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+    ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"`num_envs` must be >= 1, got {num_envs}")
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise ValueError(f"`max_episode_steps` must be >= 1 or None, got {max_episode_steps}")
+        self.num_envs = num_envs
+        self.max_episode_steps = max_episode_steps
+        self.autoreset_mode = _autoreset_mode(autoreset_mode)
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
+        self.render_mode = check_render_mode(render_mode)
+        self._batch = make_batch(
+            num_markets=num_envs, leverage=leverage, beliefs=beliefs, confidence=confidence, n_assets=n_assets,
+            n_investors=n_investors, reward=reward, config=config, record=render_mode is not None,
+        )  # fmt: skip
+        self._viewer = None if render_mode is None else Viewer(render_mode, RENDER_FPS)
+        self.single_action_space = self._batch.action_map.space()
+        self.single_observation_space = self._batch.observation_map.space()
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self._generators: list[np.random.Generator | None] = [None] * num_envs
+        self._seeds: list[int] = [-1] * num_envs
+        self._elapsed = np.zeros(num_envs, np.int64)
+        self._ended = np.zeros(num_envs, np.bool_)
+
+    @property
+    def config(self) -> MarketConfig:
+        """The economy that runs."""
+        return self._batch.config
+
+    @property
+    def action_map(self) -> ActionMap:
+        """What an action means."""
+        return self._batch.action_map
+
+    @property
+    def observation_map(self) -> ObservationMap:
+        """What an observation means."""
+        return self._batch.observation_map
+
+    @property
+    def state(self) -> MarketState:
+        """State of all markets, leading dimension E."""
+        return self._batch.state
+
+    @property
+    def started(self) -> bool:
+        """Whether every market was reset at least once."""
+        return self._batch.started
+
+    @property
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+        """The random generator of every market."""
+        return tuple(self._seeded_generators())
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The seed of every market's generator."""
+        self._seeded_generators()
+        return tuple(self._seeds)
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observations, dict[str, Any]]:
+        """Begin new episodes in all markets, or in those of a mask.
+
+        Args:
+            seed: None lets every stream go on; an int s seeds row i with s + i; a sequence gives one seed a row.
+            options: ``{"reset_mask": mask}`` with a boolean array (E,) resets only these markets.
+
+        Raises:
+            ValueError: the number of seeds or the mask's shape is wrong, or the mask is empty.
+            TypeError: the mask is no boolean array.
+        """
+        mask = _reset_mask(options, self.num_envs)
+        seeds = _spread_seed(seed, self.num_envs)
+        rows = np.flatnonzero(mask)
+        for row in rows:
+            if seeds[row] is not None:
+                self._generators[row], self._seeds[row] = seeding.np_random(seeds[row])
+        self._begin_episodes(rows)
+        if self.render_mode == "human":
+            self.render()
+        return self._batch.observe(), _with_masks(self._batch.infos(), mask)
+
+    def step(
+        self, actions: npt.NDArray[np.float32]
+    ) -> tuple[Observations, FloatArray, Flags, Flags, dict[str, Any]]:
+        """Run one period in all markets.
+
+        In NEXT_STEP mode a market whose episode has ended is reset instead, its action ignored, its reward 0. In
+        SAME_STEP mode it is reset at once, the last observation and info in ``final_obs`` and ``final_info``. In
+        DISABLED mode the caller resets it with a mask before the next step.
+
+        Raises:
+            ValueError: `actions` has another shape or is not finite, or in DISABLED mode an ended market was not reset.
+        """
+        period = self.advance(actions)
+        if self.render_mode == "human":
+            self.render()
+        infos = _with_masks(self._batch.infos(), np.ones(self.num_envs, np.bool_))
+        if period.final_observation is not None and period.final_infos is not None:
+            ended = period.terminated | period.truncated
+            final = np.full(self.num_envs, None, dtype=object)
+            for row in np.flatnonzero(ended):
+                final[row] = period.final_observation[row].copy()
+            infos["final_obs"], infos["_final_obs"] = final, ended.copy()
+            infos["final_info"], infos["_final_info"] = _with_masks(period.final_infos, ended), ended.copy()
+        return period.observation, period.reward, period.terminated, period.truncated, infos
+
+    def advance(self, actions: npt.NDArray[Any]) -> Period:
+        """`step` without its infos: the part that is paid for at every step of training."""
+        actions = np.array(actions, dtype=np.float64)
+        waiting = self._ended
+        frozen: Flags | None = None
+        if waiting.any():
+            if self.autoreset_mode is AutoresetMode.DISABLED:
+                raise ValueError(
+                    f"markets {np.flatnonzero(waiting).tolist()} have ended: reset them with "
+                    '`options={"reset_mask": ...}` before `step`'
+                )
+            frozen = waiting.copy()
+            if actions.shape == self.action_space.shape:
+                actions[frozen] = 0.0  # ignored, so it need not be finite
+        values = self._batch.action_map.check(actions, self.num_envs)
+        if frozen is not None and frozen.all():
+            reward, terminated = np.zeros(self.num_envs), np.zeros(self.num_envs, np.bool_)
+        else:
+            reward, terminated = self._batch.step(values, self._seeded_generators(), frozen)
+            self._elapsed += 1
+        if frozen is not None:
+            self._begin_episodes(np.flatnonzero(frozen))
+        if self.max_episode_steps is None:
+            truncated = np.zeros(self.num_envs, np.bool_)
+        else:
+            truncated = self._elapsed >= self.max_episode_steps
+        self._ended = terminated | truncated
+        observation = self._batch.observe()
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP or not self._ended.any():
+            return Period(observation=observation, reward=reward, terminated=terminated, truncated=truncated)
+        final_infos = self._batch.infos()
+        self._begin_episodes(np.flatnonzero(self._ended))
+        return Period(
+            observation=self._batch.observe(), reward=reward, terminated=terminated, truncated=truncated,
+            final_observation=observation, final_infos=final_infos,
+        )  # fmt: skip
+
+    def infos(self) -> Infos:
+        """Arrays of what else is known of every market now, leading dimension E."""
+        return self._batch.infos()
+
+    def episode(self, market: int) -> EpisodeSeries:
+        """Series of one market's running episode; kept only where there is a `render_mode`.
+
+        Raises:
+            ValueError: the environment was made without a `render_mode`.
+        """
+        if self._batch.history is None:
+            raise ValueError("`render_mode` must be set for the episode to be recorded, got None")
+        return self._batch.history.episode(market)
+
+    def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:  # type: ignore[override]
+        """One frame a market; in "human" mode the window shows market 0."""
+        if self._viewer is None:
+            return None
+        if self.render_mode == "human":
+            self.render_market(0)
+            return None
+        frames = (self.render_market(market) for market in range(self.num_envs))
+        return tuple(frame for frame in frames if frame is not None)
+
+    def render_market(self, market: int) -> npt.NDArray[np.uint8] | None:
+        """The frame of one market, None in "human" mode or without a mode."""
+        if self._viewer is None:
+            return None
+        series = self.episode(market)
+        return self._viewer.draw(series, f"{frame_title(self.spec, series)}   market {market}")
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the window, if there is one."""
+        if self._viewer is not None:
+            self._viewer.close()
+
+    def _begin_episodes(self, rows: npt.NDArray[np.int64]) -> None:
+        self._batch.reset(rows, self._seeded_generators())
+        self._elapsed[rows] = 0
+        self._ended[rows] = False
+
+    def _seeded_generators(self) -> list[np.random.Generator]:
+        generators = self._generators
+        for row, generator in enumerate(generators):
+            if generator is None:
+                generators[row], self._seeds[row] = seeding.np_random()
+        return generators  # type: ignore[return-value]
+
+
+def make_markets(env_id: str, num_envs: int, **kwargs: Any) -> MarketVectorEnv:
+    """The vector environment of a registered id, unwrapped; `kwargs` as in `gym.make_vec`.
+
+    Raises:
+        ValueError: `env_id` is not registered or is no market, or an argument is out of range.
+    """
+    try:
+        markets = gym.make_vec(env_id, num_envs, **kwargs).unwrapped
+    except gym.error.UnregisteredEnv as error:
+        raise ValueError(f"`env_id` must be a registered market, got {env_id!r}") from error
+    if not isinstance(markets, MarketVectorEnv):
+        raise ValueError(f"`env_id` must name a market of hmgym, got {env_id!r}")
+    return markets
+
+
+def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        expected = [known.value for known in AutoresetMode]
+        raise ValueError(f"`autoreset_mode` must be an AutoresetMode or one of {expected}, got {mode!r}") from None
+
+
+def _spread_seed(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:
+    if seed is None:
+        return [None] * num_envs
+    if isinstance(seed, int | np.integer):
+        return [int(seed) + row for row in range(num_envs)]
+    seeds = [None if one is None else int(one) for one in seed]
+    if len(seeds) != num_envs:
+        raise ValueError(f"`seed` must be an int or hold one seed for each of {num_envs} markets, got {len(seeds)}")
+    return seeds
+
+
+def _reset_mask(options: dict[str, Any] | None, num_envs: int) -> Flags:
+    mask = None if options is None else options.get("reset_mask")
+    if mask is None:
+        return np.ones(num_envs, np.bool_)
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+        raise TypeError(f"`options['reset_mask']` must be a boolean numpy array, got {mask!r}")
+    if mask.shape != (num_envs,):
+        raise ValueError(f"`options['reset_mask']` must have shape {(num_envs,)}, got {mask.shape}")
+    if not mask.any():
+        raise ValueError("`options['reset_mask']` must hold at least one True, got none")
+    return mask
+
+
+def _with_masks(infos: Infos, mask: Flags) -> dict[str, Any]:
+    """Gymnasium's form: beside every array the mask of markets that it speaks of; zero elsewhere."""
+    result: dict[str, Any] = {}
+    everywhere = bool(mask.all())
+    for name, values in infos.items():
+        if not everywhere:
+            values[~mask] = 0
+        result[name], result[f"_{name}"] = values, mask.copy()
+    return result

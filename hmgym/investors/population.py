@@ -1,0 +1,265 @@
+"""Populations: cohorts of investors, the traits each investor draws, and the belief that follows from them.
+
+Seats are fixed: learners first, then fundamentalists, trend followers, sentiment traders. Who sits on a seat is drawn from
+shocks when the market starts, and again when a ruined investor is replaced.
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor
+
+from hmgym.investors.fundamentalist import expected_correction
+from hmgym.investors.trend_follower import expected_continuation
+
+TRAIT_DRAWS = 6  # news weight, pull or gain, risk aversion, horizon, short limit, long limit
+WEALTH_DRAWS = 2  # two normals make one exact exponential
+_DEEPEST_PARETO = 4.6  # the exponential is cut here (1 % of draws), so that no target share comes near one
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerTraits:
+    """What a learner believes and allows itself when its agent does not say otherwise.
+
+    Its belief is last log price + drift + news + pull·(log v/p before the news) + signal_weight·signal.
+    """
+
+    pull: float = 0.1
+    signal_weight: float = 0.3
+    news_weight: float = 1.0
+    risk_aversion: float = 4.0
+    horizon_months: float = 4.0
+    short_leverage: float = 0.0
+    long_leverage: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("pull", "signal_weight", "news_weight", "short_leverage"):
+            _check_number(f"learner.{name}", getattr(self, name), 0.0)
+        for name in ("risk_aversion", "horizon_months", "long_leverage"):
+            _check_number(f"learner.{name}", getattr(self, name), 0.0, strict=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopulationConfig:
+    """Cohorts and the ranges their traits are drawn from, uniformly; rates are monthly, beliefs in log return a month."""
+
+    fundamentalists: float = 0.5
+    """share of the background seats"""
+    trend_followers: float = 1.0 / 3.0
+    """share of the background seats; the rest are sentiment traders"""
+    drift: float = 0.006
+    """log return that everybody expects when there is nothing else to expect"""
+    news_weight: tuple[float, float] = (0.7, 1.2)
+    """how much of this month's fundamental news an investor believes in"""
+    pull: tuple[float, float] = (0.1, 0.4)
+    trend_gain: tuple[float, float] = (0.0, 0.8)
+    trend_memory_months: tuple[float, ...] = (3.0, 6.0, 12.0)
+    """memories dealt out to the trend followers in turn"""
+    error_persistence: float = 0.95
+    error_innovation: float = 0.05
+    sentiment_persistence: float = 0.9
+    sentiment_innovation: float = 0.01
+    risk_aversion: tuple[float, float] = (2.0, 8.0)
+    horizon_months: tuple[float, float] = (2.0, 6.0)
+    """months of return covariance that the risk matrix spans"""
+    short_leverage: tuple[float, float] = (0.0, 0.5)
+    long_leverage: tuple[float, float] = (1.0, 2.5)
+    wealth_tail: float = 1.5
+    """Pareto exponent of the background investors' target wealth"""
+    learner: LearnerTraits = field(default_factory=LearnerTraits)
+
+    def __post_init__(self) -> None:
+        for name in ("fundamentalists", "trend_followers"):
+            _check_number(name, getattr(self, name), 0.0, 1.0)
+        if self.fundamentalists + self.trend_followers > 1.0 + 1e-12:
+            raise ValueError(
+                "`fundamentalists` + `trend_followers` must be <= 1, got "
+                f"{self.fundamentalists} + {self.trend_followers}"
+            )
+        _check_number("drift", self.drift, -1.0, 1.0)
+        for name in ("error_persistence", "sentiment_persistence"):
+            _check_number(name, getattr(self, name), 0.0, 1.0)
+            if getattr(self, name) == 1.0:
+                raise ValueError(f"`{name}` must be < 1, got 1.0")
+        for name in ("error_innovation", "sentiment_innovation"):
+            _check_number(name, getattr(self, name), 0.0)
+        for name in ("news_weight", "pull", "trend_gain", "short_leverage"):
+            _check_range(name, getattr(self, name), strict=False)
+        for name in ("risk_aversion", "horizon_months", "long_leverage"):
+            _check_range(name, getattr(self, name), strict=True)
+        if not self.trend_memory_months or any(not memory >= 1.0 for memory in self.trend_memory_months):
+            raise ValueError(f"`trend_memory_months` must hold numbers >= 1, got {self.trend_memory_months}")
+        _check_number("wealth_tail", self.wealth_tail, 0.0, strict=True)
+
+    def cohort_sizes(self, n_background: int) -> tuple[int, int, int]:
+        """Seats of fundamentalists, trend followers and sentiment traders among `n_background`."""
+        fundamentalists = round(self.fundamentalists * n_background)
+        trend_followers = min(round(self.trend_followers * n_background), n_background - fundamentalists)
+        return fundamentalists, trend_followers, n_background - fundamentalists - trend_followers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """Who sits on the seats: constant until an investor is ruined and replaced."""
+
+    news_weight: Tensor  # (E, B, 1)
+    pull: Tensor  # (E, B, 1)
+    trend_gain: Tensor  # (E, B, 1)
+    risk: Tensor  # (E, B, N, N) half the risk aversion times the return covariance over the investor's horizon
+    short_leverage: Tensor  # (E, B)
+    long_leverage: Tensor  # (E, B)
+
+
+class Population:
+    """The seats of one kind of market, as constants on a device, and what is drawn for them.
+
+    Args:
+        config: cohorts and ranges.
+        n_investors: B, learners included.
+        n_learners: L, the first seats.
+        learner_share: target share of all wealth of each learner.
+        covariance: (N, N) monthly return covariance that risk is measured with.
+        device: where the constants live.
+    """
+
+    def __init__(
+        self,
+        config: PopulationConfig,
+        *,
+        n_investors: int,
+        n_learners: int,
+        learner_share: float,
+        covariance: Tensor,
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.n_investors, self.n_learners = n_investors, n_learners
+        self._learners_share = learner_share
+        n_background = n_investors - n_learners
+        self.cohort_sizes = config.cohort_sizes(n_background)
+        fundamentalists, trend_followers, _ = self.cohort_sizes
+        first_trend, first_sentiment = n_learners + fundamentalists, n_learners + fundamentalists + trend_followers
+        learner = config.learner
+
+        # One row a trait: uniform on (low, low + width), which for a learner's seat is a point.
+        ranges = (
+            (config.news_weight, learner.news_weight),
+            (None, 0.0),
+            (config.risk_aversion, learner.risk_aversion),
+            (config.horizon_months, learner.horizon_months),
+            (config.short_leverage, learner.short_leverage),
+            (config.long_leverage, learner.long_leverage),
+        )
+        low = torch.zeros(n_investors, TRAIT_DRAWS, dtype=torch.float64)
+        width = torch.zeros_like(low)
+        for column, (bounds, point) in enumerate(ranges):
+            low[:n_learners, column] = point
+            if bounds is not None:
+                low[n_learners:, column] = bounds[0]
+                width[n_learners:, column] = bounds[1] - bounds[0]
+        low[n_learners:first_trend, 1], width[n_learners:first_trend, 1] = _low_width(config.pull)
+        low[first_trend:first_sentiment, 1], width[first_trend:first_sentiment, 1] = _low_width(config.trend_gain)
+        low[:n_learners, 1] = learner.pull
+        seat = torch.arange(n_investors)
+        follows = (seat >= first_trend) & (seat < first_sentiment)
+        background = (seat >= n_learners).double()
+        memories = torch.tensor(config.trend_memory_months, dtype=torch.float64)
+        decay = 1.0 / memories[(seat - first_trend) % len(memories)]
+
+        def on_device(tensor: Tensor) -> Tensor:
+            return tensor.to(device=device, dtype=torch.float64)
+
+        self._low, self._width = on_device(low), on_device(width)
+        self._is_trend_follower = on_device(follows).unsqueeze(-1)  # (B, 1)
+        self._covariance = on_device(covariance)
+        self.trend_decay = on_device(torch.where(follows, decay, 1.0 / memories.max())).view(1, -1, 1)
+        fundamental_seat = ((seat >= n_learners) & (seat < first_trend)).double()
+        self.error_innovation = on_device(config.error_innovation * fundamental_seat).view(1, -1, 1)
+        self.sentiment_innovation = on_device(config.sentiment_innovation * background).view(1, -1, 1)
+        self.signal_weight = on_device(learner.signal_weight * (1.0 - background)).view(1, -1, 1)
+        self._background = on_device(background)
+
+    def draw_traits(self, normals: Tensor) -> Traits:
+        """Traits from standard normals (E, B, TRAIT_DRAWS).
+
+        The normal distribution function is taken in its tanh form, right to 3e-4: exact enough for a trait, and the same
+        to the last bit whatever the batch.
+        """
+        uniform = 0.5 + 0.5 * torch.tanh(normals * (0.7978845608028654 + 0.035677408136300125 * normals * normals))
+        drawn = self._low + self._width * uniform
+        news_weight, reaction, aversion, horizon, short, long = drawn.unbind(-1)
+        reaction = reaction.unsqueeze(-1)
+        return Traits(
+            news_weight=news_weight.unsqueeze(-1),
+            pull=reaction * (1.0 - self._is_trend_follower),
+            trend_gain=reaction * self._is_trend_follower,
+            risk=(0.5 * aversion * horizon)[..., None, None] * self._covariance,
+            short_leverage=short.contiguous(),
+            long_leverage=long.contiguous(),
+        )
+
+    def draw_target_shares(self, normals: Tensor) -> Tensor:
+        """Target shares of all wealth (E, B) from normals (E, B, 2): a fixed share a learner, Pareto for the rest."""
+        exponential = (0.5 * (normals * normals).sum(-1)).clamp(max=_DEEPEST_PARETO)
+        pareto = torch.exp(exponential / self.config.wealth_tail) * self._background
+        rest = 1.0 - self._learners_share * self.n_learners
+        return rest * pareto / pareto.sum(-1, keepdim=True) + self._learners_share * (1.0 - self._background)
+
+    def beliefs(
+        self,
+        traits: Traits,
+        *,
+        log_price: Tensor,
+        log_value: Tensor,
+        news: Tensor,
+        signal: Tensor,
+        error: Tensor,
+        trend: Tensor,
+        sentiment: Tensor,
+    ) -> Tensor:
+        """Expected log price next month of every investor, (E, B, N).
+
+        m = log p + drift + ν·news + pull·(log v − news − log p + e) + gain·x + s + (learners) signal_weight·signal
+
+        Args:
+            traits: who sits where.
+            log_price, log_value, news, signal: (E, N); the value already holds this month's news.
+            error, trend, sentiment: (E, B, N).
+        """
+        mispricing = (log_value - news - log_price).unsqueeze(1)
+        belief = (log_price + self.config.drift).unsqueeze(1) + traits.news_weight * news.unsqueeze(1)
+        belief = belief + expected_correction(traits.pull, mispricing, error)
+        belief = belief + expected_continuation(traits.trend_gain, trend) + sentiment
+        if self.n_learners:
+            belief = belief + self.signal_weight * signal.unsqueeze(1)
+        return belief
+
+    def replace(self, traits: Traits, newcomers: Traits, ruined: Tensor) -> Traits:
+        """`traits` with the rows of the `ruined` (E, B) taken from `newcomers`."""
+        chosen = {}
+        for item in fields(Traits):
+            old = getattr(traits, item.name)
+            mask = ruined.view(ruined.shape + (1,) * (old.dim() - 2))
+            chosen[item.name] = torch.where(mask, getattr(newcomers, item.name), old)
+        return Traits(**chosen)
+
+
+def _low_width(bounds: tuple[float, float]) -> tuple[float, float]:
+    return bounds[0], bounds[1] - bounds[0]
+
+
+def _check_number(name: str, value: float, low: float, high: float = math.inf, *, strict: bool = False) -> None:
+    too_low = value <= low if strict else value < low
+    if not isinstance(value, (int, float)) or math.isnan(value) or too_low or value > high:
+        bound = f"{'>' if strict else '>='} {low:g}" + (f" and <= {high:g}" if high < math.inf else "")
+        raise ValueError(f"`{name}` must be a number {bound}, got {value!r}")
+
+
+def _check_range(name: str, bounds: tuple[float, float], *, strict: bool) -> None:
+    if len(bounds) != 2:
+        raise ValueError(f"`{name}` must be a pair (low, high), got {bounds!r}")
+    _check_number(f"{name}[0]", bounds[0], 0.0, strict=strict)
+    if not bounds[0] <= bounds[1] < math.inf:
+        raise ValueError(f"`{name}` must be a pair (low, high) with low <= high, got {bounds!r}")

@@ -1,0 +1,190 @@
+"""What a market is made of: numbers of assets and investors, monthly rates, and where fundamentals come from."""
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hmgym.data import PriceHistory, PriceSource, read_prices, sp500_monthly
+from hmgym.investors import PopulationConfig
+
+# The packaged stocks in the order a market takes them: three large ones of different trades first, the others by name.
+_DEFAULT_ORDER = (
+    "MSFT", "JPM", "XOM", "JNJ", "GE", "WMT", "HD", "KO", "BAC", "CVX",
+    "AAPL", "AMD", "BBY", "LLY", "MRK", "PEP", "PFE", "PG", "RRC", "UNH",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarketConfig:
+    """A market; rates and shares are per month.
+
+    Raises:
+        ValueError: a value out of range, named.
+    """
+
+    n_assets: int = 3
+    n_investors: int = 20
+    """B, learners included"""
+    n_learners: int = 1
+    """L, the first L investors"""
+    population: PopulationConfig = field(default_factory=PopulationConfig)
+
+    fundamentals: str = "bootstrap"
+    """"bootstrap" (blocks of the history) or "gaussian" (the same mean and covariance)"""
+    history: PriceHistory | None = None
+    """monthly prices behind the fundamentals; None takes the packaged stocks"""
+    assets: tuple[str, ...] | None = None
+    """columns of the history, N of them; None takes the first N (of the packaged stocks: MSFT, JPM, XOM, …)"""
+    growth: float = 0.005
+    """mean log return of fundamentals, in place of the history's own"""
+    block_months: int = 6
+
+    dividend_yield: float = 0.0025
+    """dividend a share over fundamental value"""
+    interest_rate: float = 0.0016
+    """on cash, paid and charged"""
+    trading_cost: float = 0.0
+    """fraction of money traded"""
+    flow_rate: float = 0.03
+    """share of the distance to its target wealth that flows to or from each investor"""
+    cash_ratio: float = 0.3
+    """cash of all investors over market value that consumption or issuance steers to"""
+    cash_adjustment: float = 0.1
+    """share of the gap to `cash_ratio` that is closed"""
+    learner_share: float = 0.1
+    """target share of all wealth of each learner"""
+    ruin_fraction: float = 0.05
+    """unit value (learners) or fraction of target wealth (others) below which an investor is ruined"""
+
+    signal_r2: float = 0.25
+    """share of next month's news that the signal explains in the informative regime; none in the other"""
+    regime_switch: float = 1.0 / 9.0
+    """probability that the regime changes"""
+
+    initial_value: float = 100.0
+    """fundamental value of a share at the start, money"""
+    shares: float = 1000.0
+    """shares of every asset"""
+    initial_mispricing: tuple[float, float] = (0.0, 0.1)
+    """mean and sd of log(price/value) at the start"""
+    volatility_memory_months: float = 12.0
+    """memory of the return variance that the state keeps for observers"""
+    smoothing: float = 0.0
+    """smoothing of the clearing; 0 is exact"""
+
+    def __post_init__(self) -> None:
+        for name, low in (("n_assets", 1), ("n_investors", 3), ("n_learners", 0), ("block_months", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < low:
+                raise ValueError(f"`{name}` must be an integer >= {low}, got {value!r}")
+        if self.n_investors < self.n_learners + 2:
+            raise ValueError(
+                f"`n_investors` must be >= n_learners + 2 = {self.n_learners + 2}, got {self.n_investors}"
+            )
+        if self.fundamentals not in ("bootstrap", "gaussian"):
+            raise ValueError(f'`fundamentals` must be "bootstrap" or "gaussian", got {self.fundamentals!r}')
+        for name, low, high in (
+            ("growth", -0.1, 0.1),
+            ("dividend_yield", 0.0, 0.1),
+            ("interest_rate", -0.05, 0.1),
+            ("trading_cost", 0.0, 0.5),
+            ("flow_rate", 0.0, 1.0),
+            ("cash_ratio", 0.0, 10.0),
+            ("cash_adjustment", 0.0, 1.0),
+            ("learner_share", 0.0, 1.0),
+            ("signal_r2", 0.0, 1.0),
+            ("regime_switch", 0.0, 1.0),
+            ("smoothing", 0.0, 1.0),
+        ):
+            _check(name, getattr(self, name), low, high)
+        for name, low, high in (
+            ("ruin_fraction", 0.0, 1.0),
+            ("initial_value", 0.0, math.inf),
+            ("shares", 0.0, math.inf),
+            ("volatility_memory_months", 0.99, math.inf),
+        ):
+            _check(name, getattr(self, name), low, high, open_interval=True)
+        if self.learner_share * self.n_learners >= 1.0:
+            raise ValueError(
+                f"`learner_share` times n_learners must be < 1, got {self.learner_share} * {self.n_learners}"
+            )
+        least = 1.0 / (self.n_assets + 1)
+        limits = {"population.long_leverage[0]": self.population.long_leverage[0]}
+        if self.n_learners:
+            limits["population.learner.long_leverage"] = self.population.learner.long_leverage
+        for name, limit in limits.items():
+            if limit < least:
+                raise ValueError(f"`{name}` must be >= 1/(N+1) = {least:g}, got {limit}")
+        history = self.selected_history  # names that are not there are an error here, not in the first draw
+        if len(history.dates) < max(self.block_months, self.n_assets) + 2:
+            raise ValueError(
+                f"`history` must have at least {max(self.block_months, self.n_assets) + 2} months, "
+                f"got {len(history.dates)} ({history.source})"
+            )
+        smallest = np.linalg.eigvalsh(np.atleast_2d(np.corrcoef(history.log_returns.T)))[0]
+        if not smallest > 1e-8:
+            raise ValueError(
+                "`history` must have linearly independent returns (smallest eigenvalue of their correlation > 1e-8), "
+                f"got {smallest:.3g} for {', '.join(history.assets)} ({history.source})"
+            )
+
+    @classmethod
+    def from_prices(
+        cls, source: PriceSource, *, assets: Sequence[str] | None = None, month_ends: bool = True, **settings: Any
+    ) -> MarketConfig:
+        """A market whose fundamentals follow the user's own prices.
+
+        Args:
+            source: CSV path or pandas frame, see `hmgym.data.read_prices`.
+            assets: columns to use; None takes all of them.
+            month_ends: keep the last row of each month, what daily prices need; False takes every row as a month.
+            settings: any other field of `MarketConfig`.
+        """
+        for name in ("history", "n_assets"):
+            if name in settings:
+                raise ValueError(f"`{name}` follows from `source` and `assets`, do not pass it to from_prices")
+        history = read_prices(source)
+        if month_ends:
+            history = history.month_ends()
+        if assets is not None:
+            history = history.select(tuple(assets))
+        return cls(history=history, assets=history.assets, n_assets=len(history.assets), **settings)
+
+    def replace(self, **changes: Any) -> MarketConfig:
+        """A copy with some fields changed, checked again."""
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def selected_history(self) -> PriceHistory:
+        """The N columns in use."""
+        packaged = self.history is None
+        history = sp500_monthly() if self.history is None else self.history
+        order = _DEFAULT_ORDER if packaged else history.assets
+        if self.assets is None:
+            if self.n_assets > len(order):
+                raise ValueError(
+                    f"`n_assets` must be <= {len(order)}, the assets of {history.source}, got {self.n_assets}"
+                )
+            return history.select(order[: self.n_assets])
+        if len(self.assets) != self.n_assets:
+            raise ValueError(f"`assets` must name n_assets = {self.n_assets} columns, got {len(self.assets)}")
+        return history.select(self.assets)
+
+    @property
+    def fundamental_returns(self) -> NDArray[np.float64]:
+        """Monthly log returns (T, N) of fundamentals to draw from: the history's, with mean `growth`."""
+        returns = self.selected_history.log_returns
+        return np.asarray(returns - returns.mean(axis=0) + self.growth)
+
+
+def _check(name: str, value: float, low: float, high: float, *, open_interval: bool = False) -> None:
+    inside = isinstance(value, (int, float)) and (low < value < high if open_interval else low <= value <= high)
+    if not inside:
+        bounds = f"in ({low:g}, {high:g})" if open_interval else f"in [{low:g}, {high:g}]"
+        raise ValueError(f"`{name}` must be {bounds}, got {value!r}")

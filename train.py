@@ -1,0 +1,149 @@
+"""Train an agent on a market, compare it with constants on the same shocks, and write what came of it.
+
+    python train.py --algo ppo --env hmgym/Leverage-v0
+
+writes report.json, figures, checkpoints and TensorBoard logs to the folder of --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks: a second thread costs more than it computes
+
+from tqdm import tqdm
+
+from hmgym.agents import choose_best_constant, evaluate, evaluate_baselines
+from hmgym.agents.report import (
+    build_report,
+    comparison_table,
+    episode_figure,
+    learning_curve_figure,
+    record_episode,
+    write_report,
+)
+from hmgym.agents.sb3.progress import ProgressBar
+from hmgym.agents.sb3.training import ALGORITHMS, TrainingPlan, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Arguments of the command line."""
+
+    algo: str = "ppo"
+    """algorithm of stable-baselines3"""
+    env: str = "hmgym/Leverage-v0"
+    """id of the environment"""
+    timesteps: int = 6_000_000
+    """environment steps, over all markets together"""
+    num_envs: int = 256
+    """markets side by side"""
+    seed: int = 0
+    """of the markets and of the learner"""
+    out: Path | None = None
+    """folder of everything written; default runs/ALGO-ENV-SEED"""
+    resume: bool = False
+    """go on from the newest checkpoint in the folder"""
+    checkpoint_every: int = 1_000_000
+    """environment steps between checkpoints"""
+    episodes: int = 2048
+    """episodes of the evaluation at the end"""
+    n_assets: int | None = None
+    """assets N; default of the environment"""
+    n_investors: int | None = None
+    """investors B, the learner included; default of the environment"""
+    reward: str = "log_unit_value"
+    """name of the reward"""
+
+
+def parse(argv: list[str]) -> Arguments:
+    """Arguments from a command line; every field is an option."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    described = _field_texts(Arguments)
+    for field in dataclasses.fields(Arguments):
+        option = "--" + field.name.replace("_", "-")
+        text = f"{described[field.name]} (default: {field.default})"
+        if field.name == "resume":
+            parser.add_argument(option, action="store_true", help=described[field.name])
+        elif field.name == "algo":
+            parser.add_argument(option, choices=sorted(ALGORITHMS), default=field.default, help=text)
+        else:
+            kind: Any = {"out": Path, "n_assets": int, "n_investors": int}.get(field.name, type(field.default))
+            parser.add_argument(option, type=kind, default=field.default, help=text)
+    return Arguments(**vars(parser.parse_args(argv)))
+
+
+def main(argv: list[str]) -> int:
+    """Train, evaluate, report."""
+    arguments = parse(argv)
+    name = arguments.env.split("/")[-1].removesuffix("-v0").lower()
+    out = arguments.out or Path("runs") / f"{arguments.algo}-{name}-{arguments.seed}"
+    env_kwargs = {
+        key: value
+        for key, value in (("n_assets", arguments.n_assets), ("n_investors", arguments.n_investors), ("reward", arguments.reward))
+        if value is not None
+    }
+    plan = TrainingPlan(
+        algo=arguments.algo, env_id=arguments.env, timesteps=arguments.timesteps, num_envs=arguments.num_envs,
+        seed=arguments.seed, out=out, resume=arguments.resume, checkpoint_every=arguments.checkpoint_every,
+        env_kwargs=env_kwargs,
+    )  # fmt: skip
+    print(f"Training {arguments.algo} on {arguments.env}, {arguments.num_envs} markets side by side; writing to {out}/")
+    with ProgressBar(arguments.timesteps) as bar:
+        result = train(plan, bar)
+
+    begin = time.perf_counter()
+    print("Choosing the best constant policy, on seeds of its own")
+    with tqdm(unit="policy", leave=False) as grid_bar:
+
+        def advance(done: int, total: int) -> None:
+            grid_bar.total = total
+            grid_bar.update(done - grid_bar.n)
+
+        choice = choose_best_constant(arguments.env, env_kwargs=env_kwargs, progress=advance)
+    print(f"Evaluating on {arguments.episodes} fresh episodes")
+    baselines = evaluate_baselines(arguments.env, episodes=arguments.episodes, env_kwargs=env_kwargs, choice=choice)
+    final = evaluate(result.policy, arguments.env, name=arguments.algo, episodes=arguments.episodes, env_kwargs=env_kwargs)
+    report = build_report(
+        env_id=arguments.env, algo=arguments.algo, seed=arguments.seed, env_steps=result.env_steps,
+        seconds=result.seconds, curve=[vars(point) for point in result.curve], final=final, baselines=baselines,
+        choice=choice, settings={"num_envs": arguments.num_envs, **env_kwargs},
+    )  # fmt: skip
+    report["evaluation_seconds"] = round(time.perf_counter() - begin, 1)
+    write_report(report, out / "report.json")
+    learning_curve_figure(report).savefig(out / "learning_curve.png", dpi=120)
+    series = record_episode(result.policy, arguments.env, seed=plan.seed, env_kwargs=env_kwargs)
+    episode_figure(series, f"{arguments.env}: one episode of the trained policy").savefig(out / "episode.png", dpi=120)
+
+    print()
+    print(comparison_table(report))
+    print(
+        f"\n{report['env_steps']:,} environment steps in {report['seconds']:.0f} s "
+        f"({report['frames_per_second']:,.0f} a second); wrote {out}/report.json, learning_curve.png, episode.png"
+    )
+    return 0
+
+
+def _field_texts(cls: type) -> dict[str, str]:
+    """The string that stands under each field of a dataclass."""
+    import ast
+    import inspect
+
+    body = ast.parse(inspect.getsource(cls)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    texts: dict[str, str] = {}
+    for node, after in zip(body.body, body.body[1:], strict=False):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(after, ast.Expr):
+            texts[node.target.id] = str(ast.literal_eval(after.value))
+    return texts
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
