@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks: a second thread costs more than it computes
 
 from tqdm import tqdm
 
@@ -55,6 +52,8 @@ class Arguments:
     """environment steps between checkpoints"""
     episodes: int = 2048
     """episodes of the evaluation at the end"""
+    screening_episodes: int = 256
+    """episodes that every constant of the grid gets before the best of them get as many as the evaluation"""
     n_assets: int | None = None
     """assets N; default of the environment"""
     n_investors: int | None = None
@@ -87,7 +86,11 @@ def main(argv: list[str]) -> int:
     out = arguments.out or Path("runs") / f"{arguments.algo}-{name}-{arguments.seed}"
     env_kwargs = {
         key: value
-        for key, value in (("n_assets", arguments.n_assets), ("n_investors", arguments.n_investors), ("reward", arguments.reward))
+        for key, value in (
+            ("n_assets", arguments.n_assets),
+            ("n_investors", arguments.n_investors),
+            ("reward", arguments.reward),
+        )
         if value is not None
     }
     plan = TrainingPlan(
@@ -107,10 +110,18 @@ def main(argv: list[str]) -> int:
             grid_bar.total = total
             grid_bar.update(done - grid_bar.n)
 
-        choice = choose_best_constant(arguments.env, env_kwargs=env_kwargs, progress=advance)
+        choice = choose_best_constant(
+            arguments.env,
+            screening_episodes=arguments.screening_episodes,
+            episodes=arguments.episodes,
+            env_kwargs=env_kwargs,
+            progress=advance,
+        )
     print(f"Evaluating on {arguments.episodes} fresh episodes")
     baselines = evaluate_baselines(arguments.env, episodes=arguments.episodes, env_kwargs=env_kwargs, choice=choice)
-    final = evaluate(result.policy, arguments.env, name=arguments.algo, episodes=arguments.episodes, env_kwargs=env_kwargs)
+    final = evaluate(
+        result.policy, arguments.env, name=arguments.algo, episodes=arguments.episodes, env_kwargs=env_kwargs
+    )
     report = build_report(
         env_id=arguments.env, algo=arguments.algo, seed=arguments.seed, env_steps=result.env_steps,
         seconds=result.seconds, curve=[vars(point) for point in result.curve], final=final, baselines=baselines,

@@ -71,7 +71,7 @@ def no_leverage(action_map: ActionMap) -> ConstantPolicy:
 
 
 def constant_grid(action_map: ActionMap) -> list[ConstantPolicy]:
-    """Constants over the whole action box: 7×7 of leverage, or 21 expected returns common to all assets, or both, coarser.
+    """Constants over the whole action box: 7×7 of leverage, or 21 common expected returns, or both, coarser.
 
     The scale of risk, where an action holds it, stays at 1.
     """

@@ -203,7 +203,9 @@ def choose_best_constant(
 
     def mean(policy: ConstantPolicy, count: int) -> float:
         nonlocal done
-        value = float(evaluate(policy, env_id, episodes=count, first_seed=first_seed, env_kwargs=env_kwargs).returns.mean())
+        value = float(
+            evaluate(policy, env_id, episodes=count, first_seed=first_seed, env_kwargs=env_kwargs).returns.mean()
+        )
         done += 1
         if progress is not None:
             progress(done, total)
@@ -228,7 +230,7 @@ def evaluate_baselines(
     env_kwargs: Mapping[str, Any] | None = None,
     choice: ConstantChoice | None = None,
 ) -> dict[str, Evaluation]:
-    """Evaluate what an agent is compared with: random actions, no leverage, the best constant (where `choice` is given).
+    """Evaluate what an agent is compared with: random actions, no leverage, and the best constant of `choice`.
 
     "No leverage" is the learner's own beliefs with κ = 0 and θ = 1, also where the action sets beliefs: it runs on
     ``hmgym/Leverage-v0``, whose shocks are the same.
@@ -261,7 +263,7 @@ def over_training_seeds(differences: Sequence[float]) -> Estimate:
 
 
 def _quantile(degrees: int) -> float:
-    """97.5 % quantile of Student's t: Fisher and Cornish's expansion about the normal one, within .2 % from 3 degrees on."""
+    """97.5 % quantile of Student's t: Fisher and Cornish's expansion, within .2 % from 3 degrees of freedom on."""
     if degrees < 3:
         return (12.706204736, 4.302652730)[degrees - 1]
     z = _NORMAL_975
@@ -271,4 +273,4 @@ def _quantile(degrees: int) -> float:
         (3.0 * z**7 + 19.0 * z**5 + 17.0 * z**3 - 15.0 * z) / 384.0,
         (79.0 * z**9 + 776.0 * z**7 + 1482.0 * z**5 - 1920.0 * z**3 - 945.0 * z) / 92160.0,
     )
-    return z + sum(term / degrees**power for power, term in enumerate(terms, start=1))
+    return z + math.fsum(term / float(degrees) ** power for power, term in enumerate(terms, start=1))

@@ -106,10 +106,11 @@ def comparison_table(report: Mapping[str, Any]) -> str:
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) if column in (0, 4) else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]  # fmt: skip
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        cells[0], cells[-1] = row[0].ljust(widths[0]), row[-1].ljust(widths[-1])
+        lines.append("  ".join(cells))
     lines.insert(1, "  ".join("-" * width for width in widths))
     heading = f"{report['env_id']}: sum of rewards an episode, {report['episodes']} episodes on the same shocks"
     return "\n".join([heading, *(line.rstrip() for line in lines)])
@@ -139,7 +140,10 @@ def learning_curve_figure(report: Mapping[str, Any]) -> Figure:
     curve = report["curve"]
     returns = [point["mean_return"] for point in curve]
     for axis, key, label in zip(
-        axes, ("env_steps", "gradient_steps", "seconds"), ("environment steps", "gradient steps", "seconds"), strict=True
+        axes,
+        ("env_steps", "gradient_steps", "seconds"),
+        ("environment steps", "gradient steps", "seconds"),
+        strict=True,
     ):
         axis.plot([point[key] for point in curve], returns, color=_BLUE, label=f"{report['algo']}, exploring")
         axis.axhline(report["final"]["mean"], color=_RED, label="trained, evaluated")
@@ -156,12 +160,16 @@ def learning_curve_figure(report: Mapping[str, Any]) -> Figure:
 def episode_figure(series: EpisodeSeries, title: str) -> Figure:
     """One episode: prices against fundamentals, the fund's unit value, everybody's leverage."""
     figure = _figure(12.0, 7.0)
-    top, value, leverage = figure.subplot_mosaic([["prices", "prices"], ["value", "leverage"]], height_ratios=[3, 2]).values()
+    top, value, leverage = figure.subplot_mosaic(
+        [["prices", "prices"], ["value", "leverage"]], height_ratios=[3, 2]
+    ).values()
     months = np.arange(len(series.unit_value))
     for i in range(series.prices.shape[1]):
         colour = _ASSET_COLOURS[i % len(_ASSET_COLOURS)]
         top.plot(months, series.prices[:, i], color=colour, label=f"price {i}")
-        top.plot(months, series.fundamentals[:, i], color=colour, linestyle="--", alpha=0.6, label=f"fundamental value {i}")
+        top.plot(
+            months, series.fundamentals[:, i], color=colour, linestyle="--", alpha=0.6, label=f"fundamental value {i}"
+        )
     top.set_yscale("log")
     top.set_ylabel("money a share")
     top.legend(fontsize=8, ncols=3)

@@ -2,6 +2,7 @@
 
 ``python -m hmgym.analysis.plausibility --seeds 50`` prints the table; ``--out FILE`` writes it as JSON.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -221,7 +222,9 @@ def plot(simulation: Simulation, path: str | Path, history: Array | None = None)
     figure.savefig(path, dpi=150)
 
 
-def report(config: MarketConfig, simulation: Simulation, rows: list[Fact], *, seeds: int, months: int) -> dict[str, Any]:
+def report(
+    config: MarketConfig, simulation: Simulation, rows: list[Fact], *, seeds: int, months: int
+) -> dict[str, Any]:
     """The table and how it was made, ready for JSON."""
     return {
         "seeds": seeds,

@@ -2,6 +2,7 @@
 
 All take monthly log returns with time last, `(…, T)`, and give `(…)`.
 """
+
 from __future__ import annotations
 
 import numpy as np

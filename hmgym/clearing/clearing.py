@@ -64,7 +64,8 @@ def clear_market(
         warm_start: an earlier solution, or prices ``(E, N)``, near this one. Saves time, changes nothing else.
         errors: "raise" raises ``ClearingError`` if any market cannot be cleared; "mark" returns the solution with
             NaN and ``converged=False`` in its row.
-        backend: "kernel" (compiled, CPU), "torch" (any device), or "auto".
+        backend: "kernel" (compiled, CPU), "torch" (any device), or "auto": the kernel on the CPU, and torch elsewhere,
+            with ``smoothing``, and for a market on which the kernel gave up.
 
     Returns:
         A ``ClearingSolution``. Unbatched inputs ``(B, ...)`` give an unbatched solution. Gradients flow from prices,
@@ -184,8 +185,8 @@ def _solve(
     out_prices, out_weights = torch.from_numpy(prices), torch.from_numpy(weights)
     out_residual, out_state = torch.from_numpy(residual), torch.from_numpy(state)
     converged = torch.from_numpy(status == kernels.CLEARED)
-    if failed.size:
-        # The kernel's last resort: a method that shares nothing with it, on the failed markets alone.
+    if failed.size and backend == "auto":
+        # The last resort: a method that shares nothing with the kernel, on the failed markets alone.
         rows = torch.from_numpy(failed)
         again = _solve_with_torch(
             (base[rows], 0.0, backend, []),

@@ -8,19 +8,20 @@ One investor's problem, on the polytope of ``docs/clearing.md``, is
     w(r) = argmax  r'w - w'Gw - sum_i cost_i(w_i)    over  sum w = 1,  lower <= w <= upper,
 
 with cash at index 0, ``r_0 = 0`` and zero risk in row and column 0. ``cost_i`` has the slope ``slope_below`` under a
-reference position and ``slope_above`` over it. The solution is piecewise affine in r. On one piece, with F the free
-positions, ``H = 2G`` and beta the multiplier of the budget,
+reference position and ``slope_above`` over it. The solution is piecewise affine in r. On one piece some positions F are
+free and the others stand at breakpoints (a limit or the reference); with rho = r - 2Gw - beta 1 the marginals,
 
-    H_FF a + 1 beta = q_F,   1'a = 0      =>   a = A q,   beta = b'q,
+    dw_i = sum_{l in F} T_il dr_l   (i in F),      drho_i = dr_i + sum_{l in F} T_il dr_l   (i not in F),
 
-so an investor is carried as ``(A, b, w, rho, state)``, rho the marginal ``r - Hw - beta``, and a change of F is a
-rank-one update of A and b. No portfolio is solved from scratch twice: the kernels follow it, kink by kink, along a
-straight line of r.
+where T is the principal pivot transform on F of the optimality conditions. A position that enters or leaves F is one
+pivot of T. An investor is carried as T and, for each position, a coordinate x (its w if free, its rho if not) with the
+interval in which its state holds: no portfolio is solved twice, the kernels follow it, kink by kink, along a straight
+line of r.
 
 Names: E markets, B investors, N assets, n = N + 1 positions; k is an investor, i, j, l are positions.
 
-``_nrt=False`` switches numba's reference counting off where nothing is allocated. With it a market took 37 us, without
-it 14 us (docs/decisions.md); it is safe because all arrays belong to the caller.
+``_nrt=False`` switches numba's reference counting off where nothing is allocated: counting took more than half of the
+time (docs/decisions.md). It is safe because all arrays belong to the caller.
 """
 
 from __future__ import annotations
@@ -38,100 +39,33 @@ AT_LOWER, BELOW, AT_REFERENCE, ABOVE, AT_UPPER = 0, 1, 2, 3, 4
 CLEARED, NOT_CONVERGED, DEGENERATE, REJECTED = 0, 1, 2, 3
 
 _EPS = 2.220446049250313e-16
-_RATE_FLOOR = 1e-14  # a rate of change below this share of the largest one is rounding, not a movement
+_RATE_FLOOR = 1e-14  # a rate of change below this share of the terms that it sums is rounding, not a movement
 _STEP_CAP = 2.0  # largest move of a log price in one Newton step
 _SEARCHES = 40  # iterations before the search stops at the first kink (Katzenelson), which cures cycles
-_FRESH_START = 20  # iterations after which portfolios are rebuilt, so that rank-one updates do not drift
+_FRESH_START = 20  # iterations after which portfolios are rebuilt, so that pivots do not drift
 _FINAL_STEP = 1e-8  # relative residual at which one more linear step leaves only rounding
 _MAX_ITERATIONS = 400
 
 # The problem of all investors of one market: limits and references (B, n), slopes of the cost (B, n), risk (B, N, N).
 Problem = namedtuple("Problem", "costly lower upper reference slope_below slope_above risk")
-# Their solution: A (B, n, n), b, w, rho (B, n), state (B, n) int8, free_count (B,); a and rho_rate (B, n) are dw/dt and
-# drho/dt along the current direction; y, hy (n,) are scratch.
-Book = namedtuple("Book", "A b w rho state free_count a rho_rate y hy")
+# Their solution: T (B, n, n); of each position (B, n) the state, free (1.0 or 0.0), coordinate x in [low, high], its rate
+# along the current direction, and place, the breakpoint at which it stands if it is not free; free_count (B,).
+Book = namedtuple("Book", "T state free x low high rate place free_count")
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
-def _free(k, j, n, problem, book):
-    """Let position j join the free set of investor k: A += yy'/s, b -= (eta/s) y."""
-    A, b, y, hy, risk = book.A, book.b, book.y, book.hy, problem.risk
+def _pivot(k, j, n, T):
+    """Exchange the roles of w_j and rho_j of investor k; the same step lets j into the free set and out of it."""
+    inverse = 1.0 / T[k, j, j]
     for i in range(n):
-        s = b[k, i]
-        if j > 0:
-            for l in range(1, n):
-                s += 2.0 * A[k, i, l] * risk[k, l - 1, j - 1]
-        y[i] = -s
-    y[j] = 1.0
-    eta = 0.0
-    hy[0] = 0.0
-    for i in range(1, n):
-        s = 0.0
-        for l in range(1, n):
-            s += risk[k, i - 1, l - 1] * y[l]
-        hy[i] = 2.0 * s
-        eta += b[k, i] * hy[i]
-    inverse = 1.0 / (hy[j] - eta)
-    for i in range(n):
-        yi = y[i] * inverse
-        for l in range(n):
-            A[k, i, l] += yi * y[l]
-        b[k, i] -= eta * yi
-
-
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
-def _fix(k, j, n, book):
-    """Take position j, whose state is already set, out of the free set of investor k."""
-    A, b, y = book.A, book.b, book.y
-    if book.free_count[k] == 1:
-        for i in range(n):
-            b[k, i] = 1.0 if book.state[k, i] & 1 else 0.0
+        if i != j:
+            factor = T[k, i, j] * inverse
             for l in range(n):
-                A[k, i, l] = 0.0
-        return
-    inverse = 1.0 / A[k, j, j]
-    for i in range(n):
-        y[i] = A[k, i, j]
-    bj = b[k, j] * inverse
-    for i in range(n):
-        yi = y[i] * inverse
-        for l in range(n):
-            A[k, i, l] -= yi * y[l]
-        b[k, i] -= bj * y[i]
-    for i in range(n):
-        A[k, i, j] = 0.0
-        A[k, j, i] = 0.0
-    b[k, j] = 0.0
-
-
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
-def _rates(k, n, dr, problem, book):
-    """dw/dt and drho/dt of investor k when r moves along dr (dr[0] = 0)."""
-    A, b, a, risk = book.A, book.b, book.a, problem.risk
-    beta = 0.0
-    for i in range(n):
-        s = 0.0
-        for l in range(1, n):
-            s += A[k, i, l] * dr[l]
-        a[k, i] = s
-        beta += b[k, i] * dr[i]
-    for i in range(n):
-        s = 0.0
-        if not book.state[k, i] & 1:
-            if i > 0:
-                for l in range(1, n):
-                    s += risk[k, i - 1, l - 1] * a[k, l]
-            s = dr[i] - 2.0 * s - beta
-        book.rho_rate[k, i] = s
-
-
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
-def _is_rounding(rate, rates):
-    """Whether a rate is rounding beside the largest of its kind, not a movement."""
-    largest = 0.0
-    for x in rates:
-        largest = max(largest, abs(x))
-    return abs(rate) <= _RATE_FLOOR * largest
+                T[k, i, l] -= factor * T[k, j, l]
+            T[k, i, j] = -factor
+    for l in range(n):
+        T[k, j, l] *= inverse
+    T[k, j, j] = inverse
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
@@ -150,80 +84,105 @@ def _slopes(k, i, problem):
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
-def _next_kink(k, n, left, dr, problem, book):
-    """The first change of a state within t < ``left``: (t, position, new state); position is -1 if there is none."""
-    best = left
-    position = -1
-    target = 0
-    for i in range(n):
-        s = book.state[k, i]
-        if s & 1:
-            rate = book.a[k, i]
-            low = problem.lower[k, i]
-            high = problem.upper[k, i]
-            if problem.costly and low < problem.reference[k, i] < high:
-                if s == BELOW:
-                    high = problem.reference[k, i]
-                else:
-                    low = problem.reference[k, i]
-            if low <= book.w[k, i] + best * rate <= high or _is_rounding(rate, book.a[k]):
-                continue
-            position = i
-            if rate > 0.0:
-                best = max((high - book.w[k, i]) / rate, 0.0)
-                target = AT_UPPER if high == problem.upper[k, i] else AT_REFERENCE
+def _enter(k, i, state, problem, book):
+    """Note the interval that belongs to a new state of investor k's position i, and where it stands if it is fixed."""
+    below, above = _slopes(k, i, problem)
+    low = problem.lower[k, i]
+    high = problem.upper[k, i]
+    book.state[k, i] = state
+    book.free[k, i] = 0.0
+    if state & 1:
+        book.free[k, i] = 1.0
+        if problem.costly and low < problem.reference[k, i] < high:
+            if state == BELOW:
+                high = problem.reference[k, i]
             else:
-                best = max((low - book.w[k, i]) / rate, 0.0)
-                target = AT_LOWER if low == problem.lower[k, i] else AT_REFERENCE
+                low = problem.reference[k, i]
+        book.low[k, i] = low
+        book.high[k, i] = high
+    elif state == AT_LOWER:
+        book.place[k, i] = low
+        book.low[k, i] = -np.inf
+        book.high[k, i] = below
+    elif state == AT_UPPER:
+        book.place[k, i] = high
+        book.low[k, i] = above
+        book.high[k, i] = np.inf
+    else:
+        book.place[k, i] = problem.reference[k, i]
+        book.low[k, i] = below
+        book.high[k, i] = above
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+def _cross(k, i, n, problem, book):
+    """Carry investor k across the kink that its position i has reached, in the direction of its rate."""
+    up = book.rate[k, i] > 0.0
+    old = book.state[k, i]
+    below, above = _slopes(k, i, problem)
+    if old & 1:
+        if up:
+            new = AT_UPPER if book.high[k, i] == problem.upper[k, i] else AT_REFERENCE
         else:
-            # The marginal may lie anywhere below the first slope at the lower limit, above the last at the upper one.
-            rate = book.rho_rate[k, i]
-            below, above = _slopes(k, i, problem)
-            end = book.rho[k, i] + best * rate
-            if rate > 0.0 and s != AT_UPPER:
-                bar = below if s == AT_LOWER else above
-                if end <= bar or _is_rounding(rate, dr):
-                    continue
-                target = ABOVE if s == AT_REFERENCE or problem.reference[k, i] <= problem.lower[k, i] else BELOW
-            elif rate < 0.0 and s != AT_LOWER:
-                bar = above if s == AT_UPPER else below
-                if end >= bar or _is_rounding(rate, dr):
-                    continue
-                target = BELOW if s == AT_REFERENCE or problem.reference[k, i] >= problem.upper[k, i] else ABOVE
-            else:
-                continue
+            new = AT_LOWER if book.low[k, i] == problem.lower[k, i] else AT_REFERENCE
+        x = below if old == BELOW else above
+        book.free_count[k] -= 1
+    else:
+        if old == AT_REFERENCE:
+            new = ABOVE if up else BELOW
+        elif old == AT_LOWER:
+            new = ABOVE if problem.reference[k, i] <= problem.lower[k, i] else BELOW
+        else:
+            new = BELOW if problem.reference[k, i] >= problem.upper[k, i] else ABOVE
+        x = book.place[k, i]
+        book.free_count[k] += 1
+    _pivot(k, i, n, book.T)
+    _enter(k, i, new, problem, book)
+    book.x[k, i] = x
+    if book.free_count[k] == 1:
+        # A single free position is held by the budget: its response is zero, not the rounding of one.
+        for j in range(n):
+            if book.state[k, j] & 1:
+                book.T[k, j, j] = 0.0
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+def _rates(k, n, dr, book):
+    """Rates of investor k's coordinates when r moves along dr; what is only rounding is exactly zero."""
+    for i in range(n):
+        rate = dr[i] * (1.0 - book.free[k, i])
+        gross = abs(rate)
+        for l in range(n):
+            term = book.T[k, i, l] * dr[l] * book.free[k, l]
+            rate += term
+            gross += abs(term)
+        book.rate[k, i] = rate if abs(rate) > _RATE_FLOOR * gross else 0.0
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+def _next_kink(k, n, left, book):
+    """How far investor k goes before one of its positions leaves its interval, ``left`` at most, and which (or -1)."""
+    nearest = left
+    position = -1
+    for i in range(n):
+        rate = book.rate[k, i]
+        bound = book.high[k, i] if rate > 0.0 else book.low[k, i]
+        step = (bound - book.x[k, i]) / rate if rate != 0.0 else np.inf
+        if step < nearest:
+            nearest = step
             position = i
-            best = max((bar - book.rho[k, i]) / rate, 0.0)
-    return best, position, target
+    return max(nearest, 0.0), position
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
 def _advance(k, n, t, book):
     for i in range(n):
-        book.w[k, i] += t * book.a[k, i]
-        book.rho[k, i] += t * book.rho_rate[k, i]
+        book.x[k, i] += t * book.rate[k, i]
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
-def _cross(k, i, target, n, problem, book):
-    """Carry investor k across the kink at which position i changes its state to ``target``."""
-    below, above = _slopes(k, i, problem)
-    old = book.state[k, i]
-    book.state[k, i] = target
-    if target & 1:
-        _free(k, i, n, problem, book)
-        book.free_count[k] += 1
-        book.rho[k, i] = below if target == BELOW else above
-        return
-    book.free_count[k] -= 1
-    _fix(k, i, n, book)
-    book.rho[k, i] = below if old == BELOW else above
-    if target == AT_LOWER:
-        book.w[k, i] = problem.lower[k, i]
-    elif target == AT_UPPER:
-        book.w[k, i] = problem.upper[k, i]
-    else:
-        book.w[k, i] = problem.reference[k, i]
+def _weight(k, i, book):
+    return book.x[k, i] if book.state[k, i] & 1 else book.place[k, i]
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
@@ -232,61 +191,73 @@ def _follow(k, n, dr, problem, book):
     left = 1.0
     kinks = 0
     while True:
-        _rates(k, n, dr, problem, book)
-        step, i, target = _next_kink(k, n, left, dr, problem, book)
+        _rates(k, n, dr, book)
+        step, i = _next_kink(k, n, left, book)
         _advance(k, n, step, book)
         if i < 0:
             return kinks
         left -= step
-        _cross(k, i, target, n, problem, book)
+        _cross(k, i, n, problem, book)
         kinks += 1
         if kinks > 40 * n + 100:
             return -1
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
-def _factor(k, n, problem, book):
-    """Build A and b of investor k from its states alone."""
-    for i in range(n):
-        book.b[k, i] = 0.0
-        for l in range(n):
-            book.A[k, i, l] = 0.0
+def _factor(k, n, risk, book):
+    """Build T of investor k from its states alone: in closed form with cash alone free, then pivot by pivot."""
+    T = book.T
+    T[k, 0, 0] = 0.0
     count = 0
-    for i in range(n):
+    for i in range(1, n):
+        T[k, i, 0] = -1.0
+        T[k, 0, i] = 1.0
+        for l in range(1, n):
+            T[k, i, l] = 2.0 * risk[k, i - 1, l - 1]
+    for i in range(1, n):
         if book.state[k, i] & 1:
-            if count == 0:
-                book.b[k, i] = 1.0
-            else:
-                _free(k, i, n, problem, book)
+            _pivot(k, i, n, T)
             count += 1
+    if book.state[k, 0] & 1:
+        count += 1
+    elif count > 0:
+        _pivot(k, 0, n, T)
+        if count == 1:
+            for i in range(1, n):
+                if book.state[k, i] & 1:
+                    T[k, i, i] = 0.0
     book.free_count[k] = count
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
 def _refine(k, n, r, problem, book):
-    """One step of iterative refinement of investor k's portfolio at r, on its present free set."""
-    total = 0.0
-    beta = 0.0
+    """One step of iterative refinement of investor k's portfolio at r on its present free set."""
+    missing = 1.0
+    last = 0
     for i in range(n):
-        book.a[k, i] = 0.0
-        total += book.w[k, i]
+        missing -= _weight(k, i, book)
+        if book.state[k, i] & 1:
+            last = i
+    book.x[k, last] += missing
+    for i in range(n):
+        book.rate[k, i] = 0.0
         if book.state[k, i] & 1:
             s = 0.0
             if i > 0:
                 for l in range(1, n):
-                    s += problem.risk[k, i - 1, l - 1] * book.w[k, l]
+                    s += problem.risk[k, i - 1, l - 1] * _weight(k, l, book)
             below, above = _slopes(k, i, problem)
-            book.a[k, i] = r[i] - 2.0 * s - (below if book.state[k, i] == BELOW else above)
-            beta += book.b[k, i] * book.a[k, i]
+            book.rate[k, i] = r[i] - 2.0 * s - (below if book.state[k, i] == BELOW else above)
     for i in range(n):
         if book.state[k, i] & 1:
-            book.a[k, i] -= beta
-    for i in range(n):
-        if book.state[k, i] & 1:
-            s = book.b[k, i] * (1.0 - total)
+            s = 0.0
             for l in range(n):
-                s += book.A[k, i, l] * book.a[k, l]
-            book.w[k, i] += s
+                # rate holds the error of the marginals here; T maps a constant to zero, so beta drops out.
+                s += book.T[k, i, l] * book.rate[k, l]
+            book.place[k, i] = s
+    for i in range(n):
+        if book.state[k, i] & 1:
+            book.x[k, i] += book.place[k, i]
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
@@ -300,22 +271,16 @@ def _solve_portfolio(k, n, r, dr, problem, book):
     share = (1.0 - low) / (high - low) if high > low else 0.0
     for i in range(n):
         w = problem.lower[k, i] + share * (problem.upper[k, i] - problem.lower[k, i])
-        book.w[k, i] = w
-        book.state[k, i] = ABOVE if problem.costly and w >= problem.reference[k, i] else BELOW
-    _factor(k, n, problem, book)
+        _enter(k, i, ABOVE if problem.costly and w >= problem.reference[k, i] else BELOW, problem, book)
+        book.x[k, i] = w
+    _factor(k, n, problem.risk, book)
     for i in range(n):
         s = 0.0
         if i > 0:
             for l in range(1, n):
-                s += problem.risk[k, i - 1, l - 1] * book.w[k, l]
+                s += problem.risk[k, i - 1, l - 1] * book.x[k, l]
         below, above = _slopes(k, i, problem)
-        slope = below if book.state[k, i] == BELOW else above
-        book.rho[k, i] = slope
-        dr[i] = r[i] - (2.0 * s + slope)
-    # Only differences of r count: with cash as the origin dr[0] is 0, on which the rates rely.
-    for i in range(1, n):
-        dr[i] -= dr[0]
-    dr[0] = 0.0
+        dr[i] = r[i] - 2.0 * s - (below if book.state[k, i] == BELOW else above)
     return _follow(k, n, dr, problem, book)
 
 
@@ -352,7 +317,7 @@ def _cholesky_solve(n, M, x):
 
 # One market: beliefs (B, N) and the unknown v (N,) are log prices relative to the positive prices base (N,); value (N,)
 # is supply times price. d is the direction of search, M (N, N) the Hessian of Psi; kink_*, time (B,) belong to _search.
-Market = namedtuple("Market", "beliefs wealth supply orders base v value d excess M r dr kink_t kink_i kink_s time")
+Market = namedtuple("Market", "beliefs wealth supply orders base v value d excess M r dr kink_t kink_i time")
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
@@ -366,6 +331,20 @@ def _slope(t, linear, market):
         slope += money - d * market.orders[i]
         curvature += d * money
     return slope, curvature
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+def _is_downhill(t, linear, market):
+    """Whether the slope of Psi along d is surely negative at t: 1 + x <= e^x <= 1 + x + x^2 for |x| <= 1, no exp."""
+    bound = -linear
+    for i in range(market.d.shape[0]):
+        d = market.d[i]
+        x = t * d
+        if not abs(x) <= 1.0:
+            return False
+        money = market.value[i] * (1.0 + x + (x * x if d > 0.0 else 0.0))
+        bound += d * (money - market.orders[i])
+    return bound < 0.0
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
@@ -408,13 +387,13 @@ def _search(n, first_kink, market, problem, book):
         market.time[k] = 0.0
         kink_t[k] = np.inf
         if wealth[k] > 0.0:
-            _rates(k, n, dr, problem, book)
-            step, kink_i[k], market.kink_s[k] = _next_kink(k, n, longest, dr, problem, book)
+            _rates(k, n, dr, book)
+            step, kink_i[k] = _next_kink(k, n, longest, book)
             if kink_i[k] >= 0:
                 kink_t[k] = step
             for i in range(1, n):
-                linear += wealth[k] * d[i - 1] * book.w[k, i]
-                linear_rate += wealth[k] * d[i - 1] * book.a[k, i]
+                linear += wealth[k] * d[i - 1] * _weight(k, i, book)
+                linear_rate += wealth[k] * d[i - 1] * book.rate[k, i] * book.free[k, i]
     t = 0.0
     for _ in range(100 * n * B):
         k = 0
@@ -423,7 +402,7 @@ def _search(n, first_kink, market, problem, book):
                 k = other
         ahead = min(kink_t[k], longest)
         linear_ahead = linear + linear_rate * (ahead - t)
-        if _slope(ahead, linear_ahead, market)[0] >= 0.0:
+        if not _is_downhill(ahead, linear_ahead, market) and _slope(ahead, linear_ahead, market)[0] >= 0.0:
             t = _root(t, ahead, t, linear, linear_rate, market)
             break
         linear = linear_ahead
@@ -433,15 +412,15 @@ def _search(n, first_kink, market, problem, book):
         _advance(k, n, t - market.time[k], book)
         market.time[k] = t
         for i in range(1, n):
-            linear_rate -= wealth[k] * d[i - 1] * book.a[k, i]
-        _cross(k, kink_i[k], market.kink_s[k], n, problem, book)
+            linear_rate -= wealth[k] * d[i - 1] * book.rate[k, i] * book.free[k, i]
+        _cross(k, kink_i[k], n, problem, book)
         if first_kink:
             break
-        _rates(k, n, dr, problem, book)
-        step, kink_i[k], market.kink_s[k] = _next_kink(k, n, longest - t, dr, problem, book)
+        _rates(k, n, dr, book)
+        step, kink_i[k] = _next_kink(k, n, longest - t, book)
         kink_t[k] = t + step if kink_i[k] >= 0 else np.inf
         for i in range(1, n):
-            linear_rate += wealth[k] * d[i - 1] * book.a[k, i]
+            linear_rate += wealth[k] * d[i - 1] * book.rate[k, i] * book.free[k, i]
     for k in range(B):
         # The investor that stopped the search at a first kink already stands at t, and its rates are those before.
         if wealth[k] > 0.0 and market.time[k] < t:
@@ -465,11 +444,11 @@ def _newton_direction(n, market, book):
             M[i, j] = 0.0
         for k in range(wealth.shape[0]):
             if wealth[k] > 0.0:
-                money = wealth[k] * book.w[k, i + 1]
+                money = wealth[k] * _weight(k, i + 1, book)
                 demand += money
                 gross += abs(money)
                 for j in range(i + 1):
-                    M[i, j] += wealth[k] * book.A[k, i + 1, j + 1]
+                    M[i, j] += wealth[k] * book.free[k, i + 1] * book.free[k, j + 1] * book.T[k, i + 1, j + 1]
         M[i, i] += value[i]
         market.excess[i] = demand - value[i]
         market.d[i] = market.excess[i]
@@ -543,7 +522,6 @@ def _settle_solution(n, market, problem, book, prices, weights):
             market.r[0] = 0.0
             for i in range(1, n):
                 market.r[i] = market.beliefs[k, i - 1] - market.v[i - 1]
-            _factor(k, n, problem, book)
             _refine(k, n, market.r, problem, book)
     residual, floor = _newton_direction(n, market, book)
     if not residual < np.inf:
@@ -554,11 +532,11 @@ def _settle_solution(n, market, problem, book, prices, weights):
     for k in range(B):
         for i in range(n):
             if market.wealth[k] > 0.0:
-                s = 0.0
-                for l in range(1, n):
-                    s += book.A[k, i, l] * market.d[l - 1]
                 # The one position that a corner keeps free may miss its limit by rounding.
-                s = book.w[k, i] - s
+                s = _weight(k, i, book)
+                if book.state[k, i] & 1:
+                    for l in range(1, n):
+                        s -= book.T[k, i, l] * book.free[k, l] * market.d[l - 1]
                 if s <= problem.lower[k, i] + 4.0 * _EPS:
                     s = problem.lower[k, i]
                 elif s >= problem.upper[k, i] - 4.0 * _EPS:
@@ -591,17 +569,13 @@ def clear_markets(first, last, beliefs, risk, wealth, short_leverage, long_lever
     """
     _, B, N = beliefs.shape
     n = N + 1
-    rows = B if costly else 1
-    slope_below = np.zeros((rows, n))
-    slope_above = np.zeros((rows, n))
-    kink = np.zeros((rows, n))
+    slope_below, slope_above, kink = np.zeros((B, n)), np.zeros((B, n)), np.zeros((B, n))
     relative, lower, upper = np.zeros((B, N)), np.zeros((B, n)), np.zeros((B, n))
-    A, b, w = np.zeros((B, n, n)), np.zeros((B, n)), np.zeros((B, n))
-    rho, a, rho_rate = np.zeros((B, n)), np.zeros((B, n)), np.zeros((B, n))
-    free_count, y, hy = np.zeros(B, np.int64), np.zeros(n), np.zeros(n)
+    T, free, x, low = np.zeros((B, n, n)), np.zeros((B, n)), np.zeros((B, n)), np.zeros((B, n))
+    high, rate, place, free_count = np.zeros((B, n)), np.zeros((B, n)), np.zeros((B, n)), np.zeros(B, np.int64)
     v, value, d, excess, M = np.zeros(N), np.zeros(N), np.zeros(N), np.zeros(N), np.zeros((N, N))
     r, dr, kink_t, time = np.zeros(n), np.zeros(n), np.zeros(B), np.zeros(B)
-    kink_i, kink_s = np.zeros(B, np.int64), np.zeros(B, np.int64)
+    kink_i = np.zeros(B, np.int64)
     for e in range(first, last):
         residual[e] = np.nan
         prices[e] = np.nan
@@ -627,9 +601,9 @@ def clear_markets(first, last, beliefs, risk, wealth, short_leverage, long_lever
                     # Without a cost there is no kink; a reference at the limit says so.
                     kink[k, i] = reference[e, k, i - 1] if cost[e, k, i - 1] > 0.0 else lower[k, i]
         problem = Problem(costly, lower, upper, kink, slope_below, slope_above, risk[e])
-        book = Book(A, b, w, rho, state[e], free_count, a, rho_rate, y, hy)
+        book = Book(T, state[e], free, x, low, high, rate, place, free_count)
         market = Market(
-            relative, wealth[e], supply[e], orders[e], base[e], v, value, d, excess, M, r, dr, kink_t, kink_i, kink_s, time
+            relative, wealth[e], supply[e], orders[e], base[e], v, value, d, excess, M, r, dr, kink_t, kink_i, time
         )
         status[e], iterations[e] = _find_prices(n, market, problem, book)
         if status[e] == CLEARED:
@@ -647,13 +621,10 @@ def pull_back_markets(first, last, risk, wealth, supply, prices, weights, state,
     every input out (the last nine arrays). A market that did not clear (NaN prices) gets NaN, as its value is."""
     _, B, n = weights.shape
     N = n - 1
-    A, b = np.zeros((B, n, n)), np.zeros((B, n))
-    free_count, y, hy = np.zeros(B, np.int64), np.zeros(n), np.zeros(n)
-    unused = np.zeros((1, n))
+    T, free_count, unused = np.zeros((B, n, n)), np.zeros(B, np.int64), np.zeros((1, n))
     omega, q, a, u_bar, M = np.zeros((B, n)), np.zeros(n), np.zeros(n), np.zeros(N), np.zeros((N, N))
     for e in range(first, last):
-        problem = Problem(False, unused, unused, unused, unused, unused, risk[e])
-        book = Book(A, b, omega, omega, state[e], free_count, omega, omega, y, hy)
+        book = Book(T, state[e], unused, unused, unused, unused, unused, unused, free_count)
         for i in range(N):
             u_bar[i] = prices[e, i] * prices_bar[e, i]
             for j in range(N):
@@ -663,7 +634,7 @@ def pull_back_markets(first, last, risk, wealth, supply, prices, weights, state,
             wealth_bar[e, k] = 0.0
             if not wealth[e, k] > 0.0:
                 continue
-            _factor(k, n, problem, book)
+            _factor(k, n, risk[e], book)
             omega[k, 0] = weights_bar[e, k, 0]
             for i in range(N):
                 per_price = holdings_bar[e, k, i] / prices[e, i]
@@ -672,9 +643,10 @@ def pull_back_markets(first, last, risk, wealth, supply, prices, weights, state,
                 u_bar[i] -= wealth[e, k] * weights[e, k, i + 1] * per_price
             for i in range(1, n):
                 for l in range(n):
-                    u_bar[i - 1] -= A[k, i, l] * omega[k, l]
-                    if l > 0:
-                        M[i - 1, l - 1] += wealth[e, k] * A[k, i, l]
+                    if state[e, k, i] & 1 and state[e, k, l] & 1:
+                        u_bar[i - 1] -= T[k, i, l] * omega[k, l]
+                        if l > 0:
+                            M[i - 1, l - 1] += wealth[e, k] * T[k, i, l]
         if not _cholesky_solve(N, M, u_bar):
             for i in range(N):
                 u_bar[i] = np.nan
@@ -695,15 +667,17 @@ def pull_back_markets(first, last, risk, wealth, supply, prices, weights, state,
                         risk_bar[e, k, i, j] = 0.0
                 continue
             q[0] = omega[k, 0]
-            beta = b[k, 0] * q[0]
             for i in range(1, n):
                 q[i] = omega[k, i] + wealth[e, k] * u_bar[i - 1]
-                beta += b[k, i] * q[i]
                 wealth_bar[e, k] += u_bar[i - 1] * weights[e, k, i]
             for i in range(n):
-                a[i] = 0.0
+                # T q on the free set: a for a free position, what rho gains beyond q for one that is not.
+                s = 0.0
                 for l in range(n):
-                    a[i] += A[k, i, l] * q[l]
+                    if state[e, k, l] & 1:
+                        s += T[k, i, l] * q[l]
+                a[i] = s if state[e, k, i] & 1 else 0.0
+                q[i] = q[i] if state[e, k, i] & 1 else q[i] + s
             for i in range(N):
                 beliefs_bar[e, k, i] = a[i + 1]
                 for j in range(N):
@@ -714,16 +688,12 @@ def pull_back_markets(first, last, risk, wealth, supply, prices, weights, state,
                     if costly and i > 0:
                         cost_bar[e, k, i - 1] = -a[i] if weights[e, k, i] > reference[e, k, i - 1] else a[i]
                     continue
-                rho = q[i] - beta
-                if i > 0:
-                    for l in range(1, n):
-                        rho -= 2.0 * risk[e, k, i - 1, l - 1] * a[l]
                 if s == AT_LOWER:
-                    short_bar[e, k] -= rho
+                    short_bar[e, k] -= q[i]
                 elif s == AT_UPPER:
-                    long_bar[e, k] += rho
+                    long_bar[e, k] += q[i]
                 else:
-                    reference_bar[e, k, i - 1] = rho
+                    reference_bar[e, k, i - 1] = q[i]
 
 
 # --- price beliefs: optimize_portfolio, find_equilibrium_prices

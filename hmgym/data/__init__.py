@@ -1,4 +1,5 @@
 """Price history, read and checked."""
+
 from __future__ import annotations
 
 from hmgym.data.prices import PriceHistory, PriceSource, read_prices, sp500_monthly, write_prices

@@ -1,8 +1,9 @@
-"""Make the packaged month-end file from the daily one: ``python -m hmgym.data.build_sp500_monthly DAILY.csv[.gz] OUT.csv``.
+"""Make the packaged month-end file from daily prices: ``python -m hmgym.data.build_sp500_monthly DAILY OUT``.
 
-The daily file is the adjusted closes of 20 surviving S&P 500 stocks, 1990-01-02 to 2022-12-28, as distributed in the data
-sets of skfolio (BSD-3-Clause). The packaged file keeps the last row of each calendar month, unrounded.
+DAILY (CSV, may be gzipped) is the adjusted closes of 20 surviving S&P 500 stocks, 1990-01-02 to 2022-12-28, as
+distributed in the data sets of skfolio (BSD-3-Clause). OUT keeps the last row of each calendar month, unrounded.
 """
+
 from __future__ import annotations
 
 import argparse

@@ -1,13 +1,15 @@
 """Price histories: read, checked, and thinned to month ends.
 
-A history is a table of positive prices with ascending dates. It comes from a CSV file (plain or gzipped), a pandas frame,
-or the packaged file; whichever it was, every error names the source and, for a file, the line.
+A history is a table of positive prices with ascending dates. It comes from a CSV file (plain or gzipped), a pandas
+frame, or the packaged file; whichever it was, every error names the source and, for a file, the line.
 """
+
 from __future__ import annotations
 
 import csv
 import datetime
 import gzip
+import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -61,7 +63,7 @@ class PriceHistory:
                 f"{self.source}: prices must be positive and finite, got {prices[row, column]} for "
                 f"{self.assets[column]} on {self.dates[row]}"
             )
-        for earlier, later in zip(self.dates, self.dates[1:]):
+        for earlier, later in itertools.pairwise(self.dates):
             if later <= earlier:
                 raise ValueError(f"{self.source}: dates must be strictly ascending, got {later} after {earlier}")
         prices.setflags(write=False)
@@ -92,11 +94,10 @@ class PriceHistory:
         """The named assets, in the order asked for."""
         unknown = [name for name in assets if name not in self.assets]
         if unknown:
-            raise ValueError(f"`assets` must be among {', '.join(self.assets)} ({self.source}), got {', '.join(unknown)}")
+            known = ", ".join(self.assets)
+            raise ValueError(f"`assets` must be among {known} ({self.source}), got {', '.join(unknown)}")
         columns = [self.assets.index(name) for name in assets]
-        return PriceHistory(
-            dates=self.dates, assets=tuple(assets), prices=self.prices[:, columns], source=self.source
-        )
+        return PriceHistory(dates=self.dates, assets=tuple(assets), prices=self.prices[:, columns], source=self.source)
 
 
 def sp500_monthly() -> PriceHistory:
@@ -143,7 +144,7 @@ def write_prices(history: PriceHistory, path: str | os.PathLike[str], *, comment
         for comment in comments:
             file.write(f"# {comment}\n")
         file.write(",".join(("Date", *history.assets)) + "\n")
-        for date, row in zip(history.dates, history.prices):
+        for date, row in zip(history.dates, history.prices, strict=True):
             file.write(",".join((date.isoformat(), *(repr(float(price)) for price in row))) + "\n")
 
 
@@ -181,7 +182,7 @@ def _from_lines(lines: Iterable[str], source: str, *, min_assets: int, min_rows:
         if dates and date <= dates[-1]:
             raise ValueError(f"{where}: dates must be strictly ascending, got {date} after {dates[-1]}")
         dates.append(date)
-        rows.append([_price(cell, name, where) for cell, name in zip(cells[1:], assets)])
+        rows.append([_price(cell, name, where) for cell, name in zip(cells[1:], assets, strict=True)])
     if assets is None:
         raise ValueError(f"{source}: expected a header and rows of prices, the file is empty")
     _check_size(len(assets), len(dates), source, min_assets, min_rows)

@@ -14,7 +14,6 @@ import torch
 
 from hmgym.clearing import ClearingError
 from hmgym.envs.actions import ActionMap
-from hmgym.envs.forking import protect_forked_children
 from hmgym.envs.history import History
 from hmgym.envs.observation import ObservationMap
 from hmgym.envs.rewards import Reward, RewardFunction, make_reward
@@ -50,7 +49,6 @@ class MarketBatch:
             raise ValueError(f"`config.n_learners` must be 1 in this environment, got {config.n_learners}")
         if config.n_assets != action_map.n_assets:
             raise ValueError(f"`action_map` is for {action_map.n_assets} assets, `config` has {config.n_assets}")
-        protect_forked_children()
         self.config = config
         self.market = Market(config)
         self.action_map = action_map
@@ -118,7 +116,8 @@ class MarketBatch:
             state, outcome = self.market.transition(previous, market_action, shocks, errors="mark")
         cleared = outcome.converged.numpy() if frozen is None else outcome.converged.numpy() | frozen
         if not cleared.all():
-            raise ClearingError(f"the market did not clear in markets {np.flatnonzero(~cleared).tolist()}")
+            failed = {int(row): f"residual {float(outcome.residual[row]):.3g}" for row in np.flatnonzero(~cleared)}
+            raise ClearingError(failed, outcome.solution, self.num_markets)
         self._state, self._outcome = state, outcome
         self._just_reset[:] = False
         if self.history is not None:

@@ -23,7 +23,7 @@ def gross_leverage(state: MarketState) -> tuple[FloatArray, FloatArray]:
     positions = state.holdings.numpy() * prices
     wealth = state.cash.numpy() + positions.sum(-1)
     gross = np.abs(positions).sum(-1)
-    floor = np.finfo(np.float64).tiny
+    floor = 1e-9  # money; wealth below it counts as none
     learner = gross[:, 0] / np.maximum(wealth[:, 0], floor)
     crowd = gross[:, 1:].sum(-1) / np.maximum(wealth[:, 1:].sum(-1), floor)
     return learner, crowd

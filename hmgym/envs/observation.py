@@ -15,7 +15,7 @@ from gymnasium import spaces
 
 from hmgym.market import MarketConfig, MarketState
 
-_FLOOR = np.finfo(np.float64).tiny
+_FLOOR = 1e-9  # money; wealth below it counts as none
 _SATURATED = 20.0  # tanh is 1 to the last bit of float32 beyond 10
 
 
@@ -40,30 +40,30 @@ class Entry:
     meaning: str
 
 
+def _one(name: str, scale: float, unit: str, span: str, meaning: str) -> Entry:
+    return Entry(name=name, per_asset=False, scale=scale, unit=unit, span=span, meaning=meaning)
+
+
+def _each(name: str, scale: float, unit: str, span: str, meaning: str) -> Entry:
+    return Entry(name=name, per_asset=True, scale=scale, unit=unit, span=span, meaning=meaning)
+
+
 OBSERVATION_TABLE: tuple[Entry, ...] = (
-    Entry(name="cash_weight", per_asset=False, scale=2.0, unit="of own wealth", span="(-1, 1)", meaning="cash; below 0: borrowed"),
-    Entry(name="weight", per_asset=True, scale=2.0, unit="of own wealth", span="(-1, 1)", meaning="position at the last close"),
-    Entry(name="leverage", per_asset=False, scale=4.0, unit="of own wealth", span="[0, 1)", meaning="sum of |positions|"),
-    Entry(name="undervaluation", per_asset=True, scale=0.5, unit="log", span="(-1, 1)",
-          meaning="log(fundamental value / last price), this month's news included"),
-    Entry(name="news", per_asset=True, scale=0.15, unit="log a month", span="(-1, 1)",
-          meaning="this month's log return of the fundamental value"),
-    Entry(name="signal", per_asset=True, scale=0.15, unit="log a month", span="(-1, 1)",
-          meaning="private signal of next month's news"),
-    Entry(name="regime", per_asset=False, scale=0.5, unit="±1", span="±0.964",
-          meaning="1 where the signal is informative, -1 where it is noise"),
-    Entry(name="volatility", per_asset=True, scale=0.15, unit="log a month", span="[0, 1)",
-          meaning="root of the weighted mean of squared returns"),
-    Entry(name="last_return", per_asset=True, scale=0.15, unit="log a month", span="(-1, 1)", meaning="return at the last close"),
-    Entry(name="short_interest", per_asset=True, scale=0.5, unit="of shares supplied", span="[0, 1)",
-          meaning="shares that all others are short"),
-    Entry(name="crowd_leverage", per_asset=False, scale=2.0, unit="of the crowd's wealth", span="[0, 1)",
-          meaning="sum of |positions| of all others"),
-    Entry(name="crowd_cash", per_asset=False, scale=1.0, unit="of market value", span="(-1, 1)", meaning="cash of all others"),
-    Entry(name="wealth_share", per_asset=False, scale=0.3, unit="of all wealth", span="[0, 1)", meaning="own wealth"),
-    Entry(name="log_unit_value", per_asset=False, scale=1.0, unit="log", span="(-1, 1)",
-          meaning="log of the fund's unit value, 0 at reset"),
-)  # fmt: skip
+    _one("cash_weight", 2.0, "of own wealth", "(-1, 1)", "cash; below 0 borrowed"),
+    _each("weight", 2.0, "of own wealth", "(-1, 1)", "position at the last close"),
+    _one("leverage", 4.0, "of own wealth", "[0, 1)", "sum of |positions|"),
+    _each("undervaluation", 0.5, "log", "(-1, 1)", "log(fundamental value / last price), this month's news included"),
+    _each("news", 0.15, "log a month", "(-1, 1)", "this month's log return of the fundamental value"),
+    _each("signal", 0.15, "log a month", "(-1, 1)", "private signal of next month's news"),
+    _one("regime", 0.5, "±1", "±0.964", "1 where the signal is informative, -1 where it is noise"),
+    _each("volatility", 0.15, "log a month", "[0, 1)", "root of the weighted mean of squared returns"),
+    _each("last_return", 0.15, "log a month", "(-1, 1)", "return at the last close"),
+    _each("short_interest", 0.5, "of shares supplied", "[0, 1)", "shares that all others are short"),
+    _one("crowd_leverage", 2.0, "of the crowd's wealth", "[0, 1)", "sum of |positions| of all others"),
+    _one("crowd_cash", 1.0, "of market value", "(-1, 1)", "cash of all others"),
+    _one("wealth_share", 0.3, "of all wealth", "[0, 1)", "own wealth"),
+    _one("log_unit_value", 1.0, "log", "(-1, 1)", "log of the fund's unit value, 0 at reset"),
+)
 """Meaning, unit, scale and range of every entry, in the order they stand in the observation."""
 
 
@@ -108,10 +108,12 @@ class ObservationMap:
         return self._slices[name]
 
     def unsquash(self, observation: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float64]:
-        """The quantity behind the entries of one row of the table, shape (..., 1) or (..., N); infinite where saturated."""
+        """The quantity behind one row of the table, shape (..., 1) or (..., N); infinite where saturated."""
         columns = self.columns(name)
         with np.errstate(divide="ignore"):
-            return np.arctanh(np.asarray(observation[..., columns], np.float64)) / self._rate[columns]
+            quantity: npt.NDArray[np.float64] = np.arctanh(observation[..., columns], dtype=np.float64)
+        quantity /= self._rate[columns]
+        return quantity
 
     def __call__(self, state: MarketState) -> npt.NDArray[np.float32]:
         """Observations of the learner of each market, shape (E, size), a fresh array."""
@@ -120,7 +122,7 @@ class ObservationMap:
         own_wealth = np.maximum(wealth[:, 0:1], _FLOOR)
         own_weights = holdings[:, 0] * prices / own_wealth
         supply = state.supply.numpy()
-        short = -np.minimum(holdings[:, 1:], 0.0).sum(1)
+        short = np.maximum(-holdings[:, 1:], 0.0).sum(1)
         gross = supply - holdings[:, 0] + 2.0 * short  # the crowd's net position is what the learner does not hold
         crowd_wealth = np.maximum(wealth[:, 1:].sum(-1), _FLOOR)
         parts = (

@@ -1,4 +1,4 @@
-"""One frame that tells the story of an episode: prices against fundamentals, the learner's wealth, everybody's leverage.
+"""One frame that tells the story of an episode: prices against fundamentals, the learner's wealth, all leverage.
 
 Drawn with pygame, of the `render` extra, imported at the first frame.
 """
@@ -24,7 +24,14 @@ _GRID: Colour = (226, 229, 235)
 _PAPER: Colour = (255, 255, 255)
 _LEARNER: Colour = (200, 62, 50)
 _CROWD: Colour = (96, 104, 120)
-_ASSETS: tuple[Colour, ...] = ((31, 99, 176), (222, 132, 32), (34, 139, 94), (137, 87, 168), (120, 86, 60), (0, 150, 170))
+_ASSETS: tuple[Colour, ...] = (
+    (31, 99, 176),
+    (222, 132, 32),
+    (34, 139, 94),
+    (137, 87, 168),
+    (120, 86, 60),
+    (0, 150, 170),
+)
 
 
 def _import_pygame() -> Any:
@@ -94,7 +101,9 @@ class Viewer:
         pygame.display.flip()
         self._clock.tick(self._fps)
 
-    def _text(self, pygame: Any, surface: Any, text: str, at: tuple[int, int], size: int, colour: Colour, right: bool = False) -> int:
+    def _text(
+        self, pygame: Any, surface: Any, text: str, at: tuple[int, int], size: int, colour: Colour, right: bool = False
+    ) -> int:
         if size not in self._fonts:
             self._fonts[size] = pygame.font.Font(None, size)
         image = self._fonts[size].render(text, True, colour)
@@ -113,7 +122,13 @@ class Viewer:
             lines.append((np.log(series.fundamentals[:, i] / base[i]), _tint(_ASSETS[i % len(_ASSETS)]), True))
         for i in range(n):
             lines.append((np.log(series.prices[:, i] / base[i]), _ASSETS[i % len(_ASSETS)], False))
-        self._panel(pygame, surface, (24, 48, width - 48, 318), "Price (solid) and fundamental value (dashed), log change", lines)
+        self._panel(
+            pygame,
+            surface,
+            (24, 48, width - 48, 318),
+            "Price (solid) and fundamental value (dashed), log change",
+            lines,
+        )
         half = (width - 72) // 2
         top = 48 + 318 + 24
         self._panel(
@@ -122,7 +137,7 @@ class Viewer:
         )  # fmt: skip
         self._panel(
             pygame, surface, (48 + half, top, half, height - top - 24),
-            f"Gross leverage: learner {series.learner_leverage[-1]:.2f} (red), crowd {series.crowd_leverage[-1]:.2f} (grey)",
+            f"Gross leverage: learner {series.learner_leverage[-1]:.2f} (red), crowd {series.crowd_leverage[-1]:.2f}",
             [(series.crowd_leverage, _CROWD, False), (series.learner_leverage, _LEARNER, False)], floor=0.0,
         )  # fmt: skip
 
@@ -170,7 +185,8 @@ def _ticks(low: float, high: float, count: int = 4) -> FloatArray:
     scale = 10.0 ** np.floor(np.log10(raw))
     step = scale * min((1.0, 2.0, 2.5, 5.0, 10.0), key=lambda multiple: abs(multiple * scale - raw))
     first = np.ceil(low / step)
-    return np.round(step * np.arange(first, np.floor(high / step) + 1.0), 10) + 0.0
+    ticks: FloatArray = np.round(step * np.arange(first, np.floor(high / step) + 1.0), 10) + 0.0
+    return ticks
 
 
 def _dashes(points: FloatArray, dash: float = 6.0) -> list[tuple[FloatArray, FloatArray]]:

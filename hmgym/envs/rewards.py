@@ -38,7 +38,8 @@ class LogUnitValue:
 
     def __call__(self, previous: MarketState, outcome: Outcome, state: MarketState) -> npt.NDArray[np.float64]:
         """The learner's reward as the market settles it."""
-        return outcome.reward[:, 0].numpy().copy()
+        growth: npt.NDArray[np.float64] = outcome.reward[:, 0].numpy().copy()
+        return growth
 
 
 class ExcessReturn(LogUnitValue):
@@ -51,7 +52,8 @@ class ExcessReturn(LogUnitValue):
         """The learner's log return over that of all shares."""
         supply = previous.holdings.sum(1)
         market = torch.log((supply * state.prices).sum(-1)) - torch.log((supply * previous.prices).sum(-1))
-        return super().__call__(previous, outcome, state) - market.numpy()
+        growth: npt.NDArray[np.float64] = super().__call__(previous, outcome, state) - market.numpy()
+        return growth
 
 
 class DifferentialSharpe(LogUnitValue):
@@ -88,7 +90,9 @@ class DifferentialSharpe(LogUnitValue):
         growth = super().__call__(previous, outcome, state)
         to_first, to_second = growth - self._first, growth * growth - self._second
         variance = np.maximum(self._second - self._first * self._first, self._VARIANCE_FLOOR)
-        value = (self._second * to_first - 0.5 * self._first * to_second) / (variance * np.sqrt(variance))
+        value: npt.NDArray[np.float64] = (self._second * to_first - 0.5 * self._first * to_second) / (
+            variance * np.sqrt(variance)
+        )
         self._first = self._first + self._rate * to_first
         self._second = self._second + self._rate * to_second
         return value
@@ -104,7 +108,10 @@ class _UserReward:
         pass
 
     def __call__(self, previous: MarketState, outcome: Outcome, state: MarketState) -> npt.NDArray[np.float64]:
-        values = np.array(self._function(previous, outcome, state), dtype=np.float64)
+        returned = self._function(previous, outcome, state)
+        if isinstance(returned, torch.Tensor):
+            returned = returned.detach().numpy()
+        values = np.array(returned, dtype=np.float64)
         expected = (state.prices.shape[0],)
         if values.shape != expected:
             raise ValueError(f"`reward` must return numbers of shape {expected}, got shape {values.shape}")

@@ -53,15 +53,15 @@ class ShockStream:
             shocks = self._ahead.period(first)
             self._served_views = True
         else:
-            at, market = torch.from_numpy(here), torch.arange(here.size)
-            shocks = _map(lambda ahead: ahead[at, market], self._ahead)
+            flat = torch.from_numpy(here * here.size + np.arange(here.size))
+            shocks = _map(lambda ahead: ahead.flatten(0, 1).index_select(0, flat), self._ahead)
         position += 1 if frozen is None else ~frozen
         return shocks
 
     def _refill(self, rows: npt.NDArray[np.int64], generators: Sequence[np.random.Generator]) -> None:
         fresh = self._market.draw_shocks([generators[row] for row in rows], periods=self._periods)
         if rows.size == len(generators):
-            self._ahead = fresh
+            self._ahead = _map(torch.Tensor.contiguous, fresh)
         else:
             assert self._ahead is not None
             if self._served_views:  # a state may still hold a view of what would be overwritten

@@ -89,8 +89,8 @@ class MarketEnv(gym.Env[Observation, npt.NDArray[np.float32]]):
             n_investors=n_investors, reward=reward, config=config, record=render_mode is not None,
         )  # fmt: skip
         self._viewer = None if render_mode is None else Viewer(render_mode, RENDER_FPS)
-        self.action_space = self._batch.action_map.space()
-        self.observation_space = self._batch.observation_map.space()
+        self.action_space = self._batch.action_map.space()  # type: ignore[assignment]
+        self.observation_space = self._batch.observation_map.space()  # type: ignore[assignment]
 
     @property
     def config(self) -> MarketConfig:
@@ -144,7 +144,7 @@ class MarketEnv(gym.Env[Observation, npt.NDArray[np.float32]]):
             raise ValueError("`render_mode` must be set for the episode to be recorded, got None")
         return self._batch.history.episode(0)
 
-    def render(self) -> npt.NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> npt.NDArray[np.uint8] | None:
         """The episode so far as one frame, None in "human" mode or without a mode."""
         if self._viewer is None:
             gym.logger.warn("`render` was called on an environment made without a `render_mode`")

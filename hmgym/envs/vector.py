@@ -132,10 +132,18 @@ class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
         """Whether every market was reset at least once."""
         return self._batch.started
 
-    @property
-    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+    @property  # type: ignore[override]
+    def np_random(self) -> tuple[np.random.Generator, ...]:
         """The random generator of every market."""
         return tuple(self._seeded_generators())
+
+    @np_random.setter
+    def np_random(self, value: Sequence[np.random.Generator]) -> None:  # type: ignore[override]
+        if len(value) != self.num_envs:
+            raise ValueError(
+                f"`np_random` must hold one generator for each of {self.num_envs} markets, got {len(value)}"
+            )
+        self._generators, self._seeds = list(value), [-1] * self.num_envs
 
     @property
     def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -167,9 +175,7 @@ class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
             self.render()
         return self._batch.observe(), _with_masks(self._batch.infos(), mask)
 
-    def step(
-        self, actions: npt.NDArray[np.float32]
-    ) -> tuple[Observations, FloatArray, Flags, Flags, dict[str, Any]]:
+    def step(self, actions: npt.NDArray[np.float32]) -> tuple[Observations, FloatArray, Flags, Flags, dict[str, Any]]:
         """Run one period in all markets.
 
         In NEXT_STEP mode a market whose episode has ended is reset instead, its action ignored, its reward 0. In
@@ -243,7 +249,7 @@ class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
             raise ValueError("`render_mode` must be set for the episode to be recorded, got None")
         return self._batch.history.episode(market)
 
-    def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:  # type: ignore[override]
+    def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
         """One frame a market; in "human" mode the window shows market 0."""
         if self._viewer is None:
             return None
@@ -272,9 +278,10 @@ class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
 
     def _seeded_generators(self) -> list[np.random.Generator]:
         generators = self._generators
-        for row, generator in enumerate(generators):
-            if generator is None:
-                generators[row], self._seeds[row] = seeding.np_random()
+        if None in generators:
+            for row, generator in enumerate(generators):
+                if generator is None:
+                    generators[row], self._seeds[row] = seeding.np_random()
         return generators  # type: ignore[return-value]
 
 

@@ -1,8 +1,9 @@
 """Populations: cohorts of investors, the traits each investor draws, and the belief that follows from them.
 
-Seats are fixed: learners first, then fundamentalists, trend followers, sentiment traders. Who sits on a seat is drawn from
-shocks when the market starts, and again when a ruined investor is replaced.
+Seats are fixed: learners first, then fundamentalists, trend followers, sentiment traders. Who sits on a seat is drawn
+from shocks when the market starts, and again when a ruined investor is replaced.
 """
+
 from __future__ import annotations
 
 import math
@@ -15,8 +16,7 @@ from hmgym.investors.fundamentalist import expected_correction
 from hmgym.investors.trend_follower import expected_continuation
 
 TRAIT_DRAWS = 6  # news weight, pull or gain, risk aversion, horizon, short limit, long limit
-WEALTH_DRAWS = 2  # two normals make one exact exponential
-_DEEPEST_PARETO = 4.6  # the exponential is cut here (1 % of draws), so that no target share comes near one
+_SMALLEST_TAIL = 0.01  # the Pareto distribution is cut here, so that no target share comes near one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +29,8 @@ class LearnerTraits:
     pull: float = 0.1
     signal_weight: float = 0.3
     news_weight: float = 1.0
-    risk_aversion: float = 4.0
-    horizon_months: float = 4.0
+    risk_aversion: float = 2.0
+    horizon_months: float = 1.0
     short_leverage: float = 0.0
     long_leverage: float = 1.0
 
@@ -43,7 +43,7 @@ class LearnerTraits:
 
 @dataclass(frozen=True, kw_only=True)
 class PopulationConfig:
-    """Cohorts and the ranges their traits are drawn from, uniformly; rates are monthly, beliefs in log return a month."""
+    """Cohorts and the ranges their traits are drawn from, uniformly; beliefs are in log return a month."""
 
     fundamentalists: float = 0.5
     """share of the background seats"""
@@ -62,7 +62,7 @@ class PopulationConfig:
     sentiment_persistence: float = 0.9
     sentiment_innovation: float = 0.01
     risk_aversion: tuple[float, float] = (2.0, 8.0)
-    horizon_months: tuple[float, float] = (2.0, 6.0)
+    horizon_months: tuple[float, float] = (1.0, 3.0)
     """months of return covariance that the risk matrix spans"""
     short_leverage: tuple[float, float] = (0.0, 0.5)
     long_leverage: tuple[float, float] = (1.0, 2.5)
@@ -181,14 +181,9 @@ class Population:
         self.signal_weight = on_device(learner.signal_weight * (1.0 - background)).view(1, -1, 1)
         self._background = on_device(background)
 
-    def draw_traits(self, normals: Tensor) -> Traits:
-        """Traits from standard normals (E, B, TRAIT_DRAWS).
-
-        The normal distribution function is taken in its tanh form, right to 3e-4: exact enough for a trait, and the same
-        to the last bit whatever the batch.
-        """
-        uniform = 0.5 + 0.5 * torch.tanh(normals * (0.7978845608028654 + 0.035677408136300125 * normals * normals))
-        drawn = self._low + self._width * uniform
+    def draw_traits(self, uniforms: Tensor) -> Traits:
+        """Traits from uniforms (E, B, TRAIT_DRAWS)."""
+        drawn = self._low + self._width * uniforms
         news_weight, reaction, aversion, horizon, short, long = drawn.unbind(-1)
         reaction = reaction.unsqueeze(-1)
         return Traits(
@@ -200,12 +195,28 @@ class Population:
             long_leverage=long.contiguous(),
         )
 
-    def draw_target_shares(self, normals: Tensor) -> Tensor:
-        """Target shares of all wealth (E, B) from normals (E, B, 2): a fixed share a learner, Pareto for the rest."""
-        exponential = (0.5 * (normals * normals).sum(-1)).clamp(max=_DEEPEST_PARETO)
+    def draw_target_shares(self, uniforms: Tensor) -> Tensor:
+        """Target shares of all wealth (E, B) from uniforms: a fixed share a learner, for the rest Pareto, cut at 1 %."""
+        exponential = -torch.log(uniforms.clamp(min=_SMALLEST_TAIL))
         pareto = torch.exp(exponential / self.config.wealth_tail) * self._background
         rest = 1.0 - self._learners_share * self.n_learners
         return rest * pareto / pareto.sum(-1, keepdim=True) + self._learners_share * (1.0 - self._background)
+
+    def required_discount(self, cash_ratio: float) -> Tensor:
+        """Log discount of price to value (N,) at which an average background investor would hold the market.
+
+        Holding equal values of all assets takes an expected log return 2 G w = Σ w / E[1/(γ h)], of which the drift
+        gives a part and the pull of value, in the fundamentalists' share of the population, the rest. Prices start
+        there; limits and differences of opinion decide where they go.
+        """
+        config = self.config
+        average_pull = config.fundamentalists * 0.5 * sum(config.pull)
+        weight = 1.0 / ((1.0 + cash_ratio) * self._covariance.shape[0])
+        tolerance = _mean_reciprocal(config.risk_aversion) * _mean_reciprocal(config.horizon_months)
+        required = weight * self._covariance.sum(-1) / tolerance
+        if average_pull == 0.0:
+            return torch.zeros_like(required)
+        return ((required - config.drift) / average_pull).clamp(-1.0, 1.0)
 
     def beliefs(
         self,
@@ -244,6 +255,11 @@ class Population:
             mask = ruined.view(ruined.shape + (1,) * (old.dim() - 2))
             chosen[item.name] = torch.where(mask, getattr(newcomers, item.name), old)
         return Traits(**chosen)
+
+
+def _mean_reciprocal(bounds: tuple[float, float]) -> float:
+    low, high = bounds
+    return 1.0 / low if high == low else math.log(high / low) / (high - low)
 
 
 def _low_width(bounds: tuple[float, float]) -> tuple[float, float]:

@@ -1,8 +1,9 @@
 """Trend followers: they expect the average of recent returns to go on.
 
-gain_b · x_b, with x_b an exponentially weighted average of monthly log returns: x' = x + d_b (return − x), d_b = 1/memory
-in months. Memories differ between investors.
+gain_b · x_b, with x_b an exponentially weighted average of monthly log returns: x' = x + d_b (return − x), d_b one over
+the memory in months. Memories differ between investors.
 """
+
 from __future__ import annotations
 
 from torch import Tensor

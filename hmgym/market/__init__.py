@@ -1,4 +1,5 @@
 """The economy: configuration, state, shocks, one period's transition, settlement."""
+
 from __future__ import annotations
 
 from hmgym.market.config import MarketConfig

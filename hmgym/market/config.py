@@ -1,4 +1,5 @@
 """What a market is made of: numbers of assets and investors, monthly rates, and where fundamentals come from."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -71,22 +72,21 @@ class MarketConfig:
     """fundamental value of a share at the start, money"""
     shares: float = 1000.0
     """shares of every asset"""
-    initial_mispricing: tuple[float, float] = (0.0, 0.1)
-    """mean and sd of log(price/value) at the start"""
+    initial_mispricing: float | None = None
+    """mean log(price/value) at the start; None takes the discount that the population requires"""
+    initial_mispricing_sd: float = 0.15
     volatility_memory_months: float = 12.0
     """memory of the return variance that the state keeps for observers"""
     smoothing: float = 0.0
     """smoothing of the clearing; 0 is exact"""
 
     def __post_init__(self) -> None:
-        for name, low in (("n_assets", 1), ("n_investors", 3), ("n_learners", 0), ("block_months", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < low:
-                raise ValueError(f"`{name}` must be an integer >= {low}, got {value!r}")
+        for name, least in (("n_assets", 1), ("n_investors", 3), ("n_learners", 0), ("block_months", 1)):
+            count = getattr(self, name)
+            if not isinstance(count, int) or isinstance(count, bool) or count < least:
+                raise ValueError(f"`{name}` must be an integer >= {least}, got {count!r}")
         if self.n_investors < self.n_learners + 2:
-            raise ValueError(
-                f"`n_investors` must be >= n_learners + 2 = {self.n_learners + 2}, got {self.n_investors}"
-            )
+            raise ValueError(f"`n_investors` must be >= n_learners + 2 = {self.n_learners + 2}, got {self.n_investors}")
         if self.fundamentals not in ("bootstrap", "gaussian"):
             raise ValueError(f'`fundamentals` must be "bootstrap" or "gaussian", got {self.fundamentals!r}')
         for name, low, high in (
@@ -101,6 +101,7 @@ class MarketConfig:
             ("signal_r2", 0.0, 1.0),
             ("regime_switch", 0.0, 1.0),
             ("smoothing", 0.0, 1.0),
+            ("initial_mispricing_sd", 0.0, 1.0),
         ):
             _check(name, getattr(self, name), low, high)
         for name, low, high in (
@@ -110,17 +111,19 @@ class MarketConfig:
             ("volatility_memory_months", 0.99, math.inf),
         ):
             _check(name, getattr(self, name), low, high, open_interval=True)
+        if self.initial_mispricing is not None:
+            _check("initial_mispricing", self.initial_mispricing, -3.0, 3.0)
         if self.learner_share * self.n_learners >= 1.0:
             raise ValueError(
                 f"`learner_share` times n_learners must be < 1, got {self.learner_share} * {self.n_learners}"
             )
-        least = 1.0 / (self.n_assets + 1)
+        smallest_long = 1.0 / (self.n_assets + 1)
         limits = {"population.long_leverage[0]": self.population.long_leverage[0]}
         if self.n_learners:
             limits["population.learner.long_leverage"] = self.population.learner.long_leverage
         for name, limit in limits.items():
-            if limit < least:
-                raise ValueError(f"`{name}` must be >= 1/(N+1) = {least:g}, got {limit}")
+            if limit < smallest_long:
+                raise ValueError(f"`{name}` must be >= 1/(N+1) = {smallest_long:g}, got {limit}")
         history = self.selected_history  # names that are not there are an error here, not in the first draw
         if len(history.dates) < max(self.block_months, self.n_assets) + 2:
             raise ValueError(

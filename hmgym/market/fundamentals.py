@@ -1,8 +1,12 @@
-"""Fundamentals: monthly log returns of what the assets are worth, from blocks of real history or from a Gaussian.
+"""Fundamentals: monthly log returns of what the assets are worth, and the signal that tells of the next ones.
 
-Bootstrap: rows of the history, de-meaned and given the configured growth, in blocks of consecutive months; the start of each
-block is uniform over all full blocks. Gaussian: growth + C z with C C' the covariance of those same returns.
+Bootstrap: rows of the history, de-meaned and given the configured growth, in blocks of consecutive months; the start
+of each block is uniform over all full blocks. Gaussian: growth + C z with C C' the covariance of those same returns.
+
+Signal: ρ (next news − growth) + √(1 − ρ²) σ z, with ρ² = signal_r2 in the informative regime and 0 in the other, so
+that its deviation σ, that of the news, does not give the regime away.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,7 +14,6 @@ import torch
 from torch import Tensor
 
 from hmgym.market.config import MarketConfig
-from hmgym.market.shocks import uniform
 
 
 class Fundamentals:
@@ -27,14 +30,17 @@ class Fundamentals:
         self._gaussian = config.fundamentals == "gaussian"
         self.block_months = config.block_months
         self._starts = len(returns) - config.block_months + 1
+        self._loading = config.signal_r2**0.5
+        self._noise = (1.0 - config.signal_r2) ** 0.5
+        self._switch = config.regime_switch
 
-    def block_start(self, block: Tensor) -> Tensor:
-        """First row (E,) of a block from normals (E, 2)."""
-        return (uniform(block) * self._starts).long().clamp(max=self._starts - 1)
+    def block_start(self, uniform: Tensor) -> Tensor:
+        """First row (E,) of a block, uniform over the full blocks."""
+        return (uniform * self._starts).long()
 
-    def phase(self, phase: Tensor) -> Tensor:
-        """Months (E,) of its block that are behind a market at the start, from normals (E, 2)."""
-        return (uniform(phase) * self.block_months).long().clamp(max=self.block_months - 1)
+    def phase(self, uniform: Tensor) -> Tensor:
+        """Months (E,) of its block that are behind a market at the start."""
+        return (uniform * self.block_months).long()
 
     def advance(self, row: Tensor, left: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
         """Next row of the history and months left after it, both (E,); a spent block gives way to a new one."""
@@ -48,5 +54,21 @@ class Fundamentals:
     def news(self, row: Tensor, normals: Tensor) -> Tensor:
         """News (E, N): the history's row, or the Gaussian of the normals."""
         if self._gaussian:
-            return self._growth + (normals.unsqueeze(-2) * self._factor).sum(-1)
-        return self.returns[row]
+            news: Tensor = self._growth + (normals.unsqueeze(-2) * self._factor).sum(-1)
+        else:
+            news = self.returns[row]
+        return news
+
+    def first_regime(self, uniform: Tensor) -> Tensor:
+        """Regime (E,) at the start: 1.0, the signal is informative, or 0.0, with even odds."""
+        return (uniform < 0.5).to(torch.float64)
+
+    def next_regime(self, regime: Tensor, uniform: Tensor) -> Tensor:
+        """Regime (E,) of the next month."""
+        return torch.where(uniform < self._switch, 1.0 - regime, regime)
+
+    def signal(self, regime: Tensor, next_news: Tensor, normals: Tensor) -> Tensor:
+        """Signal (E, N) about next month's news."""
+        noise = self.deviation * normals
+        informed = self._loading * (next_news - self._growth) + self._noise * noise
+        return torch.where(regime.unsqueeze(-1) > 0.5, informed, noise)

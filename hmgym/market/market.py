@@ -1,4 +1,5 @@
 """The market: a pure function from state, action and shocks to the next state and what the period brought."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -16,16 +17,18 @@ from hmgym.investors.sentiment import next_sentiment
 from hmgym.investors.trend_follower import next_trend
 from hmgym.market.config import MarketConfig
 from hmgym.market.fundamentals import Fundamentals
+from hmgym.market.initial import initial_state
+from hmgym.market.replacement import replace_ruined
 from hmgym.market.settlement import Settlement, settle
 from hmgym.market.shocks import (
     InitialShocks,
     Shocks,
     as_generators,
-    draw_normals,
+    draw,
     initial_layout,
     period_layout,
 )
-from hmgym.market.state import ACCOUNTS, Action, MarketState, Outcome
+from hmgym.market.state import Action, MarketState, Outcome
 
 
 class _Demand(NamedTuple):
@@ -63,10 +66,6 @@ class Market:
         )
         self._period_layout = period_layout(config.n_investors, config.n_assets)
         self._initial_layout = initial_layout(config.n_investors, config.n_assets)
-        self._informed_noise = (1.0 - config.signal_r2) ** 0.5
-        # z is below this with probability `regime_switch`
-        self._switch_below = float(torch.special.ndtri(torch.tensor(config.regime_switch, dtype=torch.float64)))
-        self._signal_loading = config.signal_r2**0.5
         self._least_long = 1.0 / (config.n_assets + 1)
         self._variance_decay = 1.0 / config.volatility_memory_months
 
@@ -77,7 +76,7 @@ class Market:
     ) -> InitialShocks:
         """What E markets start from; one generator a market, or a single one spawned into `n_markets`."""
         listed = as_generators(generators, n_markets)
-        drawn = draw_normals(listed, self._initial_layout, 1, self.device)
+        drawn = draw(listed, self._initial_layout, 1, self.device)
         return InitialShocks(**{name: tensor[0] for name, tensor in drawn.items()})
 
     def draw_shocks(
@@ -90,64 +89,20 @@ class Market:
         """One period's shocks, or those of k `periods` with a leading dimension k: the same numbers as k calls."""
         listed = as_generators(generators, n_markets)
         if periods is None:
-            drawn = draw_normals(listed, self._period_layout, 1, self.device)
+            drawn = draw(listed, self._period_layout, 1, self.device)
             return Shocks(**{name: tensor[0] for name, tensor in drawn.items()})
         if periods < 1:
             raise ValueError(f"`periods` must be >= 1, got {periods}")
-        return Shocks(**draw_normals(listed, self._period_layout, periods, self.device))
+        return Shocks(**draw(listed, self._period_layout, periods, self.device))
 
     # State
 
     def initial(self, shocks: InitialShocks) -> MarketState:
         """E markets at the start: everybody holds the same portfolio, in proportion to its target wealth."""
-        config, population = self.config, self.population
-        n_markets = shocks.regime.shape[0]
-        traits = population.draw_traits(shocks.traits)
-        share = population.draw_target_shares(shocks.wealth)
-        row = self.fundamentals.block_start(shocks.block)
-        passed = self.fundamentals.phase(shocks.phase)
-        left = config.block_months - 1 - passed
-        row = row + passed
-        news = self.fundamentals.news(row, shocks.first_news)
-        row, left = self.fundamentals.advance(row, left, shocks.next_block)
-        next_news = self.fundamentals.news(row, shocks.news)
-        regime = (shocks.regime > 0.0).to(torch.float64)
-        mean, deviation = config.initial_mispricing
-        prices = config.initial_value * torch.exp(mean + deviation * shocks.mispricing)
-        supply = torch.full_like(prices, config.shares)
-        holdings = share.unsqueeze(-1) * supply.unsqueeze(1)
-        market_value = (supply * prices).sum(-1, keepdim=True)
-        cash = share * (config.cash_ratio * market_value)
-        error_sd = population.error_innovation / (1.0 - config.population.error_persistence**2) ** 0.5
-        sentiment_sd = population.sentiment_innovation / (1.0 - config.population.sentiment_persistence**2) ** 0.5
-        return MarketState(
-            month=torch.zeros(n_markets, dtype=torch.int64, device=self.device),
-            prices=prices,
-            cash=cash,
-            holdings=holdings,
-            wealth=cash + (holdings * prices.unsqueeze(1)).sum(-1),
-            unit_value=torch.ones(n_markets, config.n_learners, dtype=torch.float64, device=self.device),
-            ruined=torch.zeros_like(cash, dtype=torch.bool),
-            balances=torch.zeros(n_markets, len(ACCOUNTS), dtype=torch.float64, device=self.device),
-            supply=supply,
-            log_value=torch.log(torch.full_like(prices, config.initial_value)) + news,
-            news=news,
-            signal=self._signal(regime, next_news, shocks.signal),
-            regime=regime,
-            last_return=torch.zeros_like(prices),
-            variance=(self.fundamentals.deviation**2).expand_as(prices).clone(),
-            trend=torch.full_like(holdings, config.growth),
-            error=error_sd * shocks.error,
-            sentiment=sentiment_sd * shocks.sentiment,
-            target_share=share,
-            traits=traits,
-            next_news=next_news,
-            block_row=row,
-            block_left=left,
-        )
+        return initial_state(self.config, self.population, self.fundamentals, shocks)
 
     def beliefs(self, state: MarketState) -> Tensor:
-        """Expected log price next month of every investor, (E, B, N); what the learners have when no action says otherwise."""
+        """Expected log price next month of every investor, (E, B, N), a learner's when no action says otherwise."""
         return self._beliefs(state, torch.log(state.prices))
 
     def own_action(self, state: MarketState) -> Action:
@@ -180,7 +135,7 @@ class Market:
         """
         if errors not in ("raise", "mark"):
             raise ValueError(f'`errors` must be "raise" or "mark", got {errors!r}')
-        state, estate = self._replace_ruined(state, shocks)
+        state, estate = replace_ruined(self.population, state, shocks)
         demand = self._demand(state, action)
         solution = self._clear(state, demand)
         if errors == "raise" and not bool(solution.converged.all()):
@@ -192,25 +147,27 @@ class Market:
     def terminal_mark_gain(self, state: MarketState, action: Action | None, shocks: Shocks) -> Tensor:
         """What each learner's mark gains from its own trade of this period, (E, L), in log unit value.
 
-        log W(p) − log W(p°), where W(p) is the learner's wealth at the close, its positions marked at the clearing price p,
-        and p° is the price at which the market clears when that learner keeps last period's shares. A policy that trades
-        only to move its own last mark gains nothing once this is taken off its reward. NaN where the others cannot clear
-        without the learner.
+        log W(p) − log W(p°): W(p) is the learner's wealth at the close, its positions marked at the clearing price p,
+        and p° the price at which the market clears when that learner keeps last period's shares. Once this is taken
+        off its last reward, a policy that trades only to move its own mark gains nothing. NaN where the others hold
+        nothing that could clear without the learner.
         """
-        state, estate = self._replace_ruined(state, shocks)
+        state, estate = replace_ruined(self.population, state, shocks)
         demand = self._demand(state, action)
         solution = self._clear(state, demand)
         settled = self._settle(state, solution, estate)
         gains = []
         for learner in range(self.config.n_learners):
-            wealth = state.wealth.clone()
-            wealth[:, learner] = 0.0  # posts no demand
-            others = replace(state, wealth=wealth, supply=state.supply - state.holdings[:, learner])
-            moved = solution.prices - self._clear(others, demand).prices
+            present = torch.ones_like(state.wealth)
+            present[:, learner] = 0.0  # without wealth it posts no demand
+            supply = state.supply - state.holdings[:, learner]
+            possible = (supply > 0.0).all(-1, keepdim=True)
+            others = replace(state, wealth=state.wealth * present, supply=torch.where(possible, supply, state.supply))
+            fair_prices = torch.where(possible, self._clear(others, demand).prices, torch.nan)
+            moved = solution.prices - fair_prices
             unit = settled.unit_value[:, learner]
             excess = (solution.holdings[:, learner] * moved).sum(-1) * state.unit_value[:, learner]
-            fair = (unit - excess / state.wealth[:, learner]).clamp(min=self.config.ruin_fraction)
-            fair = torch.where(moved.isnan().any(-1), torch.nan, fair)
+            fair = (unit - excess / state.wealth[:, learner]).clamp(min=self.config.ruin_fraction)  # NaN stays NaN
             gains.append(torch.log(unit / fair))
         return torch.stack(gains, -1)
 
@@ -268,13 +225,13 @@ class Market:
     def _close(
         self, state: MarketState, demand: _Demand, solution: ClearingSolution, shocks: Shocks, estate: Tensor | None
     ) -> tuple[MarketState, Outcome]:
-        population, n = self.population, self.config.n_learners
+        population = self.population
         settled = self._settle(state, solution, estate)
         prices = solution.prices
         log_return = torch.log(prices) - demand.log_price
         row, left = self.fundamentals.advance(state.block_row, state.block_left, shocks.block)
         next_news = self.fundamentals.news(row, shocks.news)
-        regime = torch.where(shocks.regime < self._switch_below, 1.0 - state.regime, state.regime)
+        regime = self.fundamentals.next_regime(state.regime, shocks.regime)
         beliefs = self.config.population
         new = MarketState(
             month=state.month + 1,
@@ -288,7 +245,7 @@ class Market:
             supply=state.supply,
             log_value=state.log_value + state.next_news,
             news=state.next_news,
-            signal=self._signal(regime, next_news, shocks.signal),
+            signal=self.fundamentals.signal(regime, next_news, shocks.signal),
             regime=regime,
             last_return=log_return,
             variance=state.variance + self._variance_decay * (log_return * log_return - state.variance),
@@ -306,10 +263,10 @@ class Market:
         outcome = Outcome(
             settled.reward,
             settled.unit_value,
-            settled.wealth[:, :n],
-            settled.ruined[:, :n],
-            demand.short_leverage[:, :n],
-            demand.long_leverage[:, :n],
+            settled.wealth,
+            settled.ruined,
+            demand.short_leverage,
+            demand.long_leverage,
             solution,
         )
         return new, outcome
@@ -326,17 +283,6 @@ class Market:
             sentiment=state.sentiment,
         )
 
-    def _signal(self, regime: Tensor, next_news: Tensor, normals: Tensor) -> Tensor:
-        """Signal about next month's news: in the informative regime it explains `signal_r2` of it, else nothing.
-
-        ρ (news − growth) + √(1 − ρ²) σ z, ρ² = signal_r2 in one regime and 0 in the other, so that its deviation σ, that of
-        the news, does not give the regime away.
-        """
-        on = regime.unsqueeze(-1)
-        noise = 1.0 + on * (self._informed_noise - 1.0)
-        surprise = (next_news - self.config.growth) * (on * self._signal_loading)
-        return surprise + noise * (normals * self.fundamentals.deviation)
-
     def _checked(self, name: str, given: Tensor, shape: tuple[int, ...], low: float) -> Tensor:
         tensor = torch.as_tensor(given, dtype=torch.float64, device=self.device)
         if tensor.shape != shape:
@@ -345,36 +291,3 @@ class Market:
         if not low <= least or not most < 1e3:  # also true of NaN
             raise ValueError(f"`{name}` must be >= {low:g} and < 1000, got values from {least} to {most}")
         return tensor
-
-    def _replace_ruined(self, state: MarketState, shocks: Shocks) -> tuple[MarketState, Tensor | None]:
-        """Newcomers take the seats of the ruined; the positions these held, (E, N) shares, are for sale in this clearing.
-
-        A newcomer brings its target wealth from the households. The default fund takes an estate's cash and positions, pays
-        the households what it was worth at the last close if that is positive, and sells the positions at the clearing
-        price, so it bears the difference.
-        """
-        ruined, n = state.ruined, self.config.n_learners
-        if not bool(ruined.any()):
-            return state, None
-        of_ruined = ruined.to(torch.float64)
-        endowment = state.target_share * state.wealth.sum(-1, keepdim=True)
-        estate_cash = (state.cash * of_ruined).sum(-1)
-        estate_worth = (state.wealth.clamp(min=0.0) * of_ruined).sum(-1)
-        zeros = torch.zeros_like(estate_cash)
-        paid = {name: zeros for name in ACCOUNTS}
-        paid["households"] = estate_worth - (endowment * of_ruined).sum(-1)
-        paid["default_fund"] = estate_cash - estate_worth
-        kept = (~ruined).to(torch.float64).unsqueeze(-1)
-        newcomers = self.population.draw_traits(shocks.newcomers)
-        replaced = replace(
-            state,
-            cash=torch.where(ruined, endowment, state.cash),
-            wealth=torch.where(ruined, endowment, state.wealth),
-            holdings=state.holdings * kept,
-            unit_value=torch.where(ruined[:, :n], 1.0, state.unit_value),
-            balances=state.balances + torch.stack(list(paid.values()), -1),
-            error=state.error * kept,
-            sentiment=state.sentiment * kept,
-            traits=self.population.replace(state.traits, newcomers, ruined),
-        )
-        return replaced, (state.holdings * of_ruined.unsqueeze(-1)).sum(1)

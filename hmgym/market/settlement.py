@@ -1,9 +1,10 @@
 """Settlement: who pays whom after the market has cleared.
 
-Every payment leaves one account and reaches another; the sum of all cash, investors' and named accounts together, never
-changes. Order: trades and trading cost, dividends, interest; the close, where learners' unit values are struck; flows toward
-target wealth; consumption or issuance; ruin.
+Every payment leaves one account and reaches another; the sum of all cash, investors' and named accounts together,
+never changes. Order: trades and trading cost; interest and dividends; the close, where learners' unit values are
+struck; flows toward target wealth; consumption or issuance; ruin.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -52,51 +53,62 @@ def settle(
         estate: (E, N) shares that the default fund sold in this clearing, None for none.
     """
     n_learners = unit_value.shape[-1]
-    price, dividend = prices.unsqueeze(1), (config.dividend_yield * value).unsqueeze(1)
+    price = prices.unsqueeze(1)
     trades = (holdings - old_holdings) * price
     cash = cash - trades.sum(-1)
-    costs = torch.zeros_like(balances[:, 0])
+    costs: Tensor | None = None
     if config.trading_cost:
         cost = config.trading_cost * trades.abs().sum(-1)
         cash, costs = cash - cost, cost.sum(-1)
     interest = config.interest_rate * cash
-    dividends = (holdings * dividend).sum(-1)
+    dividends = (holdings * (config.dividend_yield * value).unsqueeze(1)).sum(-1)
     cash = cash + interest + dividends
     invested = (holdings * price).sum(-1)
     closing = cash + invested  # wealth at the close, before flows
 
-    total = closing.sum(-1, keepdim=True)
-    target = target_share * total
+    target = target_share * closing.sum(-1, keepdim=True)
     positive = closing.clamp(min=0.0)
-    gap = cash.sum(-1, keepdim=True) - config.cash_ratio * (supply * prices).sum(-1, keepdim=True)
-    consumption = config.cash_adjustment * gap
-    cash = cash + config.flow_rate * (target - closing) - positive * (consumption / positive.sum(-1, keepdim=True))
+    market_value = (supply * prices).sum(-1, keepdim=True)
+    consumption = config.cash_adjustment * (cash.sum(-1, keepdim=True) - config.cash_ratio * market_value)
+    eaten_share = consumption / positive.sum(-1, keepdim=True)
+    cash = cash + config.flow_rate * (target - closing) - positive * eaten_share
     ended = cash + invested
     ruined = ended < config.ruin_fraction * target
-    shortfall = torch.zeros_like(costs)
+    fund: Tensor | None = None
     reward = unit_value
     if n_learners:
-        raw = unit_value * (closing[:, :n_learners] / wealth[:, :n_learners])
-        floored = raw.clamp(min=config.ruin_fraction)
+        start = wealth[:, :n_learners]
+        raw = unit_value * (closing[:, :n_learners] / start)
         fell = raw < config.ruin_fraction
         ruined = torch.cat([fell, ruined[:, n_learners:]], 1)
-        # The fund's holders get the floor: the default fund tops the fund up to floor × units.
-        topup = (floored - raw) * (wealth[:, :n_learners] / unit_value)
-        cash = torch.cat([cash[:, :n_learners] + topup, cash[:, n_learners:]], 1)
-        ended = cash + invested
-        shortfall = topup.sum(-1)
+        floored = raw.clamp(min=config.ruin_fraction)
+        if bool(fell.any()):
+            # The fund's holders get the floor: the default fund tops the fund up to floor × units.
+            topup = (floored - raw) * (start / unit_value)
+            cash = torch.cat([cash[:, :n_learners] + topup, cash[:, n_learners:]], 1)
+            ended = cash + invested
+            fund = -topup.sum(-1)
         reward = torch.log(floored / unit_value)
         unit_value = floored
-    consumed = consumption.squeeze(-1)
-    eaten = consumed.clamp(min=0.0)
-    fund = -shortfall
     if estate is not None:
         sale = estate * prices
         fee = config.trading_cost * sale.abs().sum(-1)
-        fund, costs = fund + sale.sum(-1) - fee, costs + fee
+        proceeds = sale.sum(-1) - fee
+        fund = proceeds if fund is None else fund + proceeds
+        costs = fee if costs is None else costs + fee
+    consumed = consumption.squeeze(-1)
+    eaten = consumed.clamp(min=0.0)
+    nothing = torch.zeros_like(consumed) if costs is None or fund is None else consumed
     paid = torch.stack(
-        [eaten, consumed - eaten - dividends.sum(-1), -interest.sum(-1), costs, fund], -1
-    )  # households, issuer, bank, exchange, default fund
+        [
+            eaten,  # households
+            consumed - eaten - dividends.sum(-1),  # issuer
+            -interest.sum(-1),  # bank
+            nothing if costs is None else costs,  # exchange
+            nothing if fund is None else fund,  # default fund
+        ],
+        -1,
+    )
     return Settlement(
         cash=cash, wealth=ended, unit_value=unit_value, reward=reward, ruined=ruined, balances=balances + paid
     )

@@ -1,8 +1,11 @@
 """Shocks: all random draws of a period, made before the transition and passed to it.
 
-Everything is drawn as standard normals, one call of a market's own generator for any number of periods, so that k periods in
-one call are the same numbers as k calls. What needs a uniform makes it from two normals: exp(−(z₁² + z₂²)/2).
+A market's own generator gives uniforms, one call for any number of periods, so that k periods in one call are the same
+numbers as k calls. They are turned into what they stand for here: standard normals (the inverse distribution function)
+where the shape matters, and for the innovations of private errors and sentiment, which their autoregressions make
+nearly normal anyway, uniforms of mean 0 and variance 1.
 """
+
 from __future__ import annotations
 
 import math
@@ -13,83 +16,92 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmgym.investors.population import TRAIT_DRAWS, WEALTH_DRAWS
+from hmgym.investors.population import TRAIT_DRAWS
 
 Shape = tuple[int, ...]
+
+_SMALLEST = 2.0**-54  # a generator can give 0, whose normal is -inf
+_UNIT_VARIANCE = 12.0**0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shocks:
-    """Standard normals of one period (a leading dimension k when k periods were drawn together)."""
+    """One period's draws (a leading dimension k when k periods were drawn together)."""
 
-    news: Tensor  # (E, N) the news after next, Gaussian fundamentals only
-    block: Tensor  # (E, 2) where the next block of history starts
-    regime: Tensor  # (E,) whether the signal's regime changes
-    signal: Tensor  # (E, N) noise of the signal
-    error: Tensor  # (E, B, N) innovations of private errors
-    sentiment: Tensor  # (E, B, N) innovations of sentiment
-    newcomers: Tensor  # (E, B, TRAIT_DRAWS) traits of whoever replaces a ruined investor
+    news: Tensor  # (E, N) normal; the news after next, used by Gaussian fundamentals only
+    signal: Tensor  # (E, N) normal; noise of the signal
+    error: Tensor  # (E, B, N) mean 0, variance 1; innovations of private errors
+    sentiment: Tensor  # (E, B, N) mean 0, variance 1; innovations of sentiment
+    block: Tensor  # (E,) uniform; where the next block of history starts
+    regime: Tensor  # (E,) uniform; whether the signal's regime changes
+    newcomers: Tensor  # (E, B, TRAIT_DRAWS) uniform; traits of whoever replaces a ruined investor
 
     def period(self, index: int) -> Shocks:
         """One of the k periods."""
         return Shocks(
             news=self.news[index],
-            block=self.block[index],
-            regime=self.regime[index],
             signal=self.signal[index],
             error=self.error[index],
             sentiment=self.sentiment[index],
+            block=self.block[index],
+            regime=self.regime[index],
             newcomers=self.newcomers[index],
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class InitialShocks:
-    """Standard normals that a market starts from."""
+    """What a market starts from."""
 
-    traits: Tensor  # (E, B, TRAIT_DRAWS)
-    wealth: Tensor  # (E, B, 2)
-    mispricing: Tensor  # (E, N)
-    first_news: Tensor  # (E, N) Gaussian fundamentals only
-    news: Tensor  # (E, N) Gaussian fundamentals only
-    block: Tensor  # (E, 2)
-    next_block: Tensor  # (E, 2) where the block after the first starts
-    phase: Tensor  # (E, 2) how far into its block the market starts
-    regime: Tensor  # (E,)
-    signal: Tensor  # (E, N)
-    error: Tensor  # (E, B, N)
-    sentiment: Tensor  # (E, B, N)
+    news: Tensor  # (E, 2, N) normal; this month's and next month's, Gaussian fundamentals only
+    signal: Tensor  # (E, N) normal
+    mispricing: Tensor  # (E, N) normal
+    error: Tensor  # (E, B, N) normal
+    sentiment: Tensor  # (E, B, N) normal
+    traits: Tensor  # (E, B, TRAIT_DRAWS) uniform
+    wealth: Tensor  # (E, B) uniform
+    block: Tensor  # (E, 2) uniform; where the first and the second block of history start
+    phase: Tensor  # (E,) uniform; how far into its block the market starts
+    regime: Tensor  # (E,) uniform
 
 
-def period_layout(n_investors: int, n_assets: int) -> dict[str, Shape]:
-    """Fields of `Shocks` and their shapes a market, in the order they are drawn."""
-    return {
-        "news": (n_assets,),
-        "block": (2,),
-        "regime": (),
-        "signal": (n_assets,),
-        "error": (n_investors, n_assets),
-        "sentiment": (n_investors, n_assets),
-        "newcomers": (n_investors, TRAIT_DRAWS),
-    }
+@dataclass(frozen=True)
+class Layout:
+    """Fields of one draw of a market and their shapes, in the order drawn: normals, innovations, uniforms."""
+
+    normals: dict[str, Shape]
+    innovations: dict[str, Shape]
+    uniforms: dict[str, Shape]
 
 
-def initial_layout(n_investors: int, n_assets: int) -> dict[str, Shape]:
-    """Fields of `InitialShocks` and their shapes a market, in the order they are drawn."""
-    return {
-        "traits": (n_investors, TRAIT_DRAWS),
-        "wealth": (n_investors, WEALTH_DRAWS),
-        "mispricing": (n_assets,),
-        "first_news": (n_assets,),
-        "news": (n_assets,),
-        "block": (2,),
-        "next_block": (2,),
-        "phase": (2,),
-        "regime": (),
-        "signal": (n_assets,),
-        "error": (n_investors, n_assets),
-        "sentiment": (n_investors, n_assets),
-    }
+def period_layout(n_investors: int, n_assets: int) -> Layout:
+    """How `Shocks` are drawn."""
+    return Layout(
+        normals={"news": (n_assets,), "signal": (n_assets,)},
+        innovations={"error": (n_investors, n_assets), "sentiment": (n_investors, n_assets)},
+        uniforms={"block": (), "regime": (), "newcomers": (n_investors, TRAIT_DRAWS)},
+    )
+
+
+def initial_layout(n_investors: int, n_assets: int) -> Layout:
+    """How `InitialShocks` are drawn."""
+    return Layout(
+        normals={
+            "news": (2, n_assets),
+            "signal": (n_assets,),
+            "mispricing": (n_assets,),
+            "error": (n_investors, n_assets),
+            "sentiment": (n_investors, n_assets),
+        },
+        innovations={},
+        uniforms={
+            "traits": (n_investors, TRAIT_DRAWS),
+            "wealth": (n_investors,),
+            "block": (2,),
+            "phase": (),
+            "regime": (),
+        },
+    )
 
 
 def as_generators(
@@ -108,23 +120,28 @@ def as_generators(
     return listed
 
 
-def draw_normals(
-    generators: Sequence[np.random.Generator], layout: dict[str, Shape], periods: int, device: torch.device
+def draw(
+    generators: Sequence[np.random.Generator], layout: Layout, periods: int, device: torch.device
 ) -> dict[str, Tensor]:
     """Fields of the layout with leading dimensions (periods, E)."""
-    sizes = [math.prod(shape) for shape in layout.values()]
-    width = sum(sizes)
-    n_markets = len(generators)
-    drawn = np.empty((n_markets, periods * width))
-    for row, generator in zip(drawn, generators):
-        generator.standard_normal(out=row)
-    table = torch.from_numpy(drawn.reshape(n_markets, periods, width)).to(device).transpose(0, 1)
-    pieces = table.split(sizes, dim=-1)
-    return {
-        name: piece.reshape(periods, n_markets, *shape) for (name, shape), piece in zip(layout.items(), pieces)
-    }
-
-
-def uniform(normals: Tensor) -> Tensor:
-    """A uniform in (0, 1] from two standard normals, (…, 2) to (…)."""
-    return torch.exp(-0.5 * (normals * normals).sum(-1))
+    groups = (layout.normals, layout.innovations, layout.uniforms)
+    widths = [sum(math.prod(shape) for shape in group.values()) for group in groups]
+    drawn = np.empty((len(generators), periods, sum(widths)))
+    for row, generator in zip(drawn, generators, strict=True):
+        generator.random(out=row)
+    first, second = widths[0], widths[0] + widths[1]
+    normals = drawn[..., :first]
+    # Scalar inverse of the normal distribution function, so that no number depends on the size of the batch.
+    normals[...] = torch.special.ndtri(torch.from_numpy(np.maximum(normals, _SMALLEST))).numpy()
+    innovations = drawn[..., first:second]
+    innovations -= 0.5
+    innovations *= _UNIT_VARIANCE
+    table = torch.from_numpy(drawn).to(device).transpose(0, 1)
+    fields: dict[str, Tensor] = {}
+    at = 0
+    for group in groups:
+        for name, shape in group.items():
+            size = math.prod(shape)
+            fields[name] = table[..., at : at + size].reshape(periods, len(generators), *shape)
+            at += size
+    return fields

@@ -1,10 +1,11 @@
 """State of the markets, the agent's action, and what a period brought: dataclasses of tensors, leading dimension E."""
+
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -91,11 +92,31 @@ class Outcome:
 
     reward: Tensor  # (E, L) change of log unit value
     unit_value: Tensor  # (E, L) after the period, floored where ruined
-    wealth: Tensor  # (E, L) money, after flows and consumption
-    ruined: Tensor  # (E, L) bool
-    short_leverage: Tensor  # (E, L) limits that held
-    long_leverage: Tensor  # (E, L)
+    wealths: Tensor  # (E, B) money, all investors, after flows and consumption
+    ruins: Tensor  # (E, B) bool, all investors
+    short_limits: Tensor  # (E, B) κ that held, all investors
+    long_limits: Tensor  # (E, B) θ that held, all investors
     solution: ClearingSolution  # prices, weights and holdings of all investors, residual, iterations, converged
+
+    @property
+    def wealth(self) -> Tensor:
+        """(E, L) money of the learners after flows and consumption."""
+        return self.wealths[:, : self.reward.shape[1]]
+
+    @property
+    def ruined(self) -> Tensor:
+        """(E, L) bool, learners."""
+        return self.ruins[:, : self.reward.shape[1]]
+
+    @property
+    def short_leverage(self) -> Tensor:
+        """(E, L) the learners' κ."""
+        return self.short_limits[:, : self.reward.shape[1]]
+
+    @property
+    def long_leverage(self) -> Tensor:
+        """(E, L) the learners' θ."""
+        return self.long_limits[:, : self.reward.shape[1]]
 
     @property
     def prices(self) -> Tensor:
@@ -133,10 +154,13 @@ class Outcome:
         return self.solution.active_limits[:, : self.reward.shape[1]]
 
 
-def _map(function: Callable[..., Tensor], *states: Any) -> Any:
-    first = states[0]
-    values = {}
-    for item in dataclasses.fields(first):
-        parts = [getattr(state, item.name) for state in states]
+_Tensors = TypeVar("_Tensors", MarketState, Traits)
+
+
+def _map(function: Callable[..., Tensor], *groups: _Tensors) -> _Tensors:
+    """Apply a function of tensors to every field of dataclasses of tensors, nested ones included."""
+    values: dict[str, Any] = {}
+    for item in dataclasses.fields(groups[0]):
+        parts = [getattr(group, item.name) for group in groups]
         values[item.name] = function(*parts) if isinstance(parts[0], Tensor) else _map(function, *parts)
-    return type(first)(**values)
+    return type(groups[0])(**values)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from stable_baselines3 import A2C, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -35,7 +34,7 @@ HYPERPARAMETERS: dict[str, dict[str, Any]] = {
     "td3": {"buffer_size": 300_000, "batch_size": 1024, "learning_rate": 1e-3, "gamma": 0.9, "train_freq": 1,
             "gradient_steps": 4, "learning_starts": 10_000, "policy_kwargs": _NETWORK},
 }  # fmt: skip
-"""Large batches and a short horizon: an action earns its reward next month, and markets are cheap to run side by side."""
+"""Large batches and a short horizon: an action earns its reward next month, and markets are cheap."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,10 +132,11 @@ def train(plan: TrainingPlan, *callbacks: BaseCallback) -> TrainingResult:
     found = newest_checkpoint(plan.out) if plan.resume else None
     algorithm = ALGORITHMS[plan.algo]
     log = str(plan.out / "tensorboard")
-    gamma = {**HYPERPARAMETERS[plan.algo], **plan.hyperparameters}.get("gamma", 0.99)
     if found is None:
-        normalized = VecNormalize(monitored, gamma=gamma)
         settings = {**HYPERPARAMETERS[plan.algo], **plan.hyperparameters}
+        if plan.algo == "ppo":
+            settings["batch_size"] = _largest_divisor(settings["n_steps"] * plan.num_envs, settings["batch_size"])
+        normalized = VecNormalize(monitored, gamma=settings.get("gamma", 0.99))
         model = algorithm("MlpPolicy", normalized, seed=plan.seed, tensorboard_log=log, device="cpu", **settings)
         recorder = TrainingRecorder(plan)
     else:
@@ -152,7 +152,6 @@ def train(plan: TrainingPlan, *callbacks: BaseCallback) -> TrainingResult:
     if remaining > 0:
         model.learn(
             remaining, callback=[recorder, *callbacks], reset_num_timesteps=found is None, tb_log_name=plan.algo,
-            log_interval=None if isinstance(model, OffPolicyAlgorithm) else 1,
         )  # fmt: skip
     normalized.training = False
     return TrainingResult(
@@ -170,8 +169,8 @@ def newest_checkpoint(out: Path) -> Path | None:
 class TrainingRecorder(BaseCallback):
     """Keeps the learning curve and writes checkpoints.
 
-    A checkpoint is a folder ``checkpoints/<periods>`` with the model, the VecNormalize statistics, the replay buffer where
-    there is one, and ``progress.json``, written last, so that a folder that has it is complete.
+    A checkpoint is a folder ``checkpoints/<periods>`` with the model, the VecNormalize statistics, the replay buffer
+    where there is one, and ``progress.json``, written last, so that a folder that has it is complete.
     """
 
     def __init__(self, plan: TrainingPlan, seconds: float = 0.0, curve: list[CurvePoint] | None = None) -> None:
@@ -245,14 +244,14 @@ def _gradient_steps(model: BaseAlgorithm) -> int:
     return updates
 
 
+def _largest_divisor(number: int, at_most: int) -> int:
+    """Largest divisor of `number` that is no larger than `at_most`: a minibatch that divides the rollout."""
+    return next(size for size in range(min(number, at_most), 0, -1) if number % size == 0)
+
+
 def load_policy(folder: Path, env_id: str, algo: str, env_kwargs: Mapping[str, Any] | None = None) -> NormalizedPolicy:
     """The deterministic policy of a checkpoint folder."""
     markets = MarketVecEnv(env_id, 1, **(env_kwargs or {}))
     normalizer = VecNormalize.load(str(folder / "vecnormalize.pkl"), markets)
     normalizer.training = False
     return NormalizedPolicy(ALGORITHMS[algo].load(folder / "model.zip", device="cpu"), normalizer)
-
-
-def use_threads(count: int) -> None:
-    """Threads that torch uses for the networks; small networks run fastest on one."""
-    torch.set_num_threads(count)

@@ -103,12 +103,12 @@ class MarketVecEnv(VecEnv):
             AttributeError: the environment itself has this attribute; all markets share one environment, made with its
                 arguments.
         """
-        if hasattr(self.markets, attr_name):
-            raise AttributeError(f"`{attr_name}` belongs to the environment that all markets share: make it with that value")
         for index in self._get_indices(indices):
-            self._own[index][attr_name] = value
+            self._set_attribute(index, attr_name, value)
 
-    def env_method(self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any) -> list[Any]:
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
         """Call a method for each of the given markets.
 
         ``"render"`` and ``"episode"`` speak of the market, ``"get_wrapper_attr"``, ``"has_wrapper_attr"`` and
@@ -116,7 +116,9 @@ class MarketVecEnv(VecEnv):
         """
         return [self._call(method_name, index, *method_args, **method_kwargs) for index in self._get_indices(indices)]
 
-    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None) -> list[bool]:
+    def env_is_wrapped(
+        self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
+    ) -> list[bool]:
         """False: no market is wrapped."""
         return [False for _ in self._get_indices(indices)]
 
@@ -136,6 +138,11 @@ class MarketVecEnv(VecEnv):
             return infos[name][market]
         raise AttributeError(f"the environment has no attribute {name!r}")
 
+    def _set_attribute(self, market: int, name: str, value: Any) -> None:
+        if hasattr(self.markets, name):
+            raise AttributeError(f"`{name}` belongs to the environment that all markets share: make it with that value")
+        self._own[market][name] = value
+
     def _call(self, name: str, market: int, *args: Any, **kwargs: Any) -> Any:
         if name == "render":
             return self.markets.render_market(market)
@@ -146,7 +153,8 @@ class MarketVecEnv(VecEnv):
         if name == "has_wrapper_attr":
             return self.has_attr(*args, **kwargs)
         if name == "set_wrapper_attr":
-            return self.set_attr(*args, indices=market, **kwargs)
+            self._set_attribute(market, *args)
+            return None
         return self._attribute(name, market)(*args, **kwargs)
 
 

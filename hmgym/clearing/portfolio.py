@@ -1,0 +1,140 @@
+"""``optimize_portfolio``: the exact optimum of one investor with price beliefs, and its gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from hmgym.clearing import price_kernels as kernels
+from hmgym.clearing.price_inputs import Portfolios, inadmissible, read_per_market, read_portfolios
+from hmgym.clearing.threads import over_markets
+
+
+def optimize_portfolio(
+    Sigma: Any,
+    expected_returns: Any,
+    commission: Any,
+    holdings: Any,
+    budget: Any,
+    short_leverage: Any,
+    long_leverage: Any,
+    prices: Any,
+    *,
+    commission_on: str = "buys",
+) -> Tensor:
+    """Find the holdings that are best at given prices, under limits on every position and on cash.
+
+        max  (M - p)'h - h'Sigma h - sum_i c_i max(h_i - h_prev,i, 0)
+        over  -short W <= p_i h_i <= long W,   -short W <= W - p'h <= long W
+
+    Args:
+        Sigma: ``(N, N)``, ``(B, N, N)`` or ``(E, B, N, N)`` covariance of next period's prices (money squared a share),
+            times half the risk aversion; symmetric positive semidefinite. Its number of dimensions decides whether one
+            portfolio, B portfolios or B portfolios in each of E markets are solved; call that shape ``batch``.
+        expected_returns: ``batch + (N,)`` expected *price* M of the next period, money a share.
+        commission: c, money a share, >= 0. Scalar, ``batch`` or ``batch + (N,)``. It is a cost in the objective only
+            and does not enter cash. One dimension is per asset for one portfolio, per investor in a batch.
+        holdings: ``batch + (N,)`` or scalar: shares held before the trade, the reference of the commission.
+        budget: ``batch``: total wealth W before the trade, money, >= 0.
+        short_leverage: limit of short positions as a fraction of W, >= 0; shapes as ``commission``. With limits per
+            asset, cash is bounded by the largest of them.
+        long_leverage: limit of long positions likewise; the N+1 limits of an investor must sum to at least 1.
+        prices: ``(N,)``, or ``(E, N)`` with E markets: p, money a share, > 0.
+        commission_on: "buys" charges purchases, "trades" charges sales too.
+
+    Returns:
+        Post-trade holdings in shares, ``batch + (N,)``, float64. Where several are optimal, one of them. Gradients (first
+        order) flow to every input; at a kink they are those of the set of limits that the solution stands at.
+
+    Raises:
+        ValueError: an input has a wrong shape or an inadmissible value.
+    """
+    problems, batch, device = read_portfolios(
+        Sigma, expected_returns, commission, holdings, budget, short_leverage, long_leverage, commission_on
+    )
+    E, B, N = problems.expected.shape
+    p = read_per_market("prices", prices, batch, N).expand(E, N)
+    uniform = _is_uniform(long_leverage, batch)
+    reasons = inadmissible(problems, {"prices": p.detach().numpy()}, uniform)
+    if reasons:
+        market, reason = next(iter(reasons.items()))
+        raise ValueError(reason if len(batch) < 2 else f"market {market}: {reason}")
+    problems = problems.merged()
+    p = p[:, None].expand(E, B, N).reshape(E * B, N)
+    tensors = (*problems.tensors(), p)
+    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+        best: Tensor = _Portfolio.apply(problems.both_sides, *tensors)  # type: ignore[no-untyped-call]
+    else:
+        best = _solve(problems.both_sides, *tensors)[0]
+    return best.reshape(*batch, N).to(device)
+
+
+def _is_uniform(limit: Any, batch: tuple[int, ...]) -> bool:
+    """Whether a limit is given per investor, not per asset."""
+    return bool(np.ndim(limit.detach() if isinstance(limit, Tensor) else limit) <= len(batch))
+
+
+def _solve(both_sides: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Holdings (K, N), and what the adjoint needs: weights, states, rows."""
+    *inputs, p = arrays(both_sides, *tensors)
+    inputs = [x if isinstance(x, bool) else x[0] for x in inputs]
+    K, N = p.shape
+    best, weights = np.empty((K, N)), np.empty((K, N))
+    state, row, status = np.zeros((K, N), np.int8), np.zeros(K, np.int8), np.zeros(K, np.int64)
+    over_markets(kernels.optimize_portfolios, K, 1, *inputs, p, best, weights, state, row, status)
+    if status.any():
+        where = np.flatnonzero(status)
+        raise ValueError(f"{where.size} portfolios could not be optimised, the first is number {where[0]}")
+    return tuple(torch.from_numpy(x) for x in (best, weights, state, row))
+
+
+def arrays(both_sides: bool, *tensors: Tensor) -> list[Any]:
+    """Tensors of ``Portfolios`` and what follows them as contiguous arrays, in the order of the kernels' arguments."""
+    flat = [np.ascontiguousarray(x.detach().numpy()) for x in tensors]
+    covariance = flat[0]
+    if not np.array_equal(covariance, covariance.swapaxes(-1, -2)):
+        flat[0] = 0.5 * (covariance + covariance.swapaxes(-1, -2))
+    return [*flat[:3], both_sides, *flat[3:]]
+
+
+class _Portfolio(torch.autograd.Function):
+    """``_solve`` with its adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, both_sides: bool, *tensors: Tensor) -> Tensor:
+        best, weights, state, row = _solve(both_sides, *tensors)
+        ctx.both_sides = both_sides
+        ctx.save_for_backward(*tensors, weights, state, row)
+        return best
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, best_bar: Tensor) -> Any:
+        *tensors, weights, state, row = ctx.saved_tensors
+        *inputs, p = arrays(ctx.both_sides, *tensors)
+        inputs = [x if isinstance(x, bool) else x[0] for x in inputs]
+        bars, log_price_bar = cotangents(tensors[:9])
+        over_markets(
+            kernels.pull_back_portfolios, p.shape[0], 1, *inputs, p, weights.numpy(), state.numpy(), row.numpy(),
+            np.ascontiguousarray(best_bar.numpy()), *(x[0] for x in kernel_order(bars, log_price_bar)),
+        )  # fmt: skip
+        return (None, *(torch.from_numpy(x) for x in bars), torch.from_numpy(log_price_bar[0] / p))
+
+
+def cotangents(tensors: Any) -> tuple[list[Any], Any]:
+    """Empty cotangents of the tensors of ``Portfolios`` and of log prices."""
+    bars = [np.zeros(tuple(x.shape)) for x in tensors]
+    return bars, np.zeros(bars[1].shape)
+
+
+def kernel_order(bars: list[Any], log_price_bar: Any) -> list[Any]:
+    """Cotangents in the order of the adjoint kernels' arguments."""
+    covariance, expected, commission, held, wealth, short, long, cash_short, cash_long = bars
+    return [covariance, expected, commission, held, short, long, log_price_bar, wealth, cash_short, cash_long]
+
+
+__all__ = ["Portfolios", "optimize_portfolio"]

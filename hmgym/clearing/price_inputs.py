@@ -1,0 +1,176 @@
+"""Reads and checks the inputs of ``optimize_portfolio`` and ``find_equilibrium_prices``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hmgym.clearing.inputs import SYMMETRY, as_float64
+
+_INDEFINITE = 1e-9  # a negative eigenvalue up to this share of the largest one is rounding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Portfolios:
+    """The problems of B investors in each of E markets: float64 tensors on the CPU, of full shape."""
+
+    covariance: Tensor  # (E, B, N, N)
+    expected: Tensor  # (E, B, N)
+    commission: Tensor  # (E, B, N)
+    held: Tensor  # (E, B, N)
+    wealth: Tensor  # (E, B)
+    short: Tensor  # (E, B, N)
+    long: Tensor  # (E, B, N)
+    cash_short: Tensor  # (E, B)
+    cash_long: Tensor  # (E, B)
+    both_sides: bool  # commission on sales too
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors, in the order of the fields."""
+        return tuple(getattr(self, field.name) for field in fields(self) if field.name != "both_sides")
+
+    def merged(self) -> Portfolios:
+        """All portfolios in one row: E = 1."""
+        return replace(
+            self,
+            **{
+                field.name: getattr(self, field.name).flatten(0, 1)[None]
+                for field in fields(self)
+                if field.name != "both_sides"
+            },
+        )
+
+
+def read_portfolios(
+    Sigma: Any,
+    expected_returns: Any,
+    commission: Any,
+    holdings: Any,
+    budget: Any,
+    short_leverage: Any,
+    long_leverage: Any,
+    commission_on: str,
+) -> tuple[Portfolios, tuple[int, ...], torch.device]:
+    """The problems, their batch shape (``()``, ``(B,)`` or ``(E, B)``) and the device the results belong on."""
+    if commission_on not in ("buys", "trades"):
+        raise ValueError(f'`commission_on` must be "buys" or "trades", got {commission_on!r}')
+    given = (Sigma, expected_returns, commission, holdings, budget, short_leverage, long_leverage)
+    device = next((x.device for x in given if isinstance(x, Tensor) and x.device.type != "cpu"), torch.device("cpu"))
+    covariance = _read("Sigma", Sigma)
+    shape = tuple(covariance.shape)
+    if covariance.ndim not in (2, 3, 4) or shape[-1] != shape[-2] or 0 in shape:
+        raise ValueError(f"`Sigma` must have shape (N, N), (B, N, N) or (E, B, N, N), all >= 1, got {shape}")
+    batch, N = shape[:-2], shape[-1]
+    full = (*batch, N)
+
+    def per_investor(name: str, value: Any) -> Tensor:
+        return _fit(name, _read(name, value), batch)
+
+    def per_asset(name: str, value: Any, scalar: bool) -> Tensor:
+        x = _read(name, value)
+        if x.ndim == 0 and not scalar or x.ndim > 0 and x.shape[-1] != N:
+            raise ValueError(f"`{name}` must have shape {full}, got {tuple(x.shape)}")
+        return _fit(name, x, full)
+
+    def either(name: str, value: Any) -> tuple[Tensor, Tensor]:
+        """A limit or commission per investor, or per investor and asset; and its largest value, which is cash's."""
+        x = _read(name, value)
+        if x.ndim <= len(batch):
+            one = _fit(name, x, batch, full)
+            return one[..., None].expand(full), one
+        every = _fit(name, x, full, batch)
+        return every, every.amax(-1)
+
+    short, cash_short = either("short_leverage", short_leverage)
+    long, cash_long = either("long_leverage", long_leverage)
+    lead = (1,) * (2 - len(batch))
+    tensors = {
+        "covariance": covariance,
+        "expected": per_asset("expected_returns", expected_returns, scalar=False),
+        "commission": either("commission", commission)[0],
+        "held": per_asset("holdings", holdings, scalar=True),
+        "wealth": per_investor("budget", budget),
+        "short": short,
+        "long": long,
+        "cash_short": cash_short,
+        "cash_long": cash_long,
+    }
+    both_sides = commission_on == "trades"
+    full_shape = {name: x.reshape(lead + tuple(x.shape)) for name, x in tensors.items()}
+    return Portfolios(both_sides=both_sides, **full_shape), batch, device
+
+
+def read_per_market(name: str, value: Any, batch: tuple[int, ...], N: int) -> Tensor:
+    """Prices or supply, one vector a market: ``(E, N)``."""
+    x = _read(name, value)
+    shape = (*batch[:-1], N) if batch else (N,)
+    if x.ndim == 0 or x.shape[-1] != N:
+        raise ValueError(f"`{name}` must have shape {shape}, got {tuple(x.shape)}")
+    return _fit(name, x, shape).reshape(-1, N)
+
+
+def inadmissible(
+    problems: Portfolios, per_market: dict[str, np.ndarray[Any, Any]], uniform_limits: bool
+) -> dict[int, str]:
+    """Markets whose values are not admissible, each with what was expected and what came."""
+    reasons: dict[int, str] = {}
+
+    def require(good: np.ndarray[Any, Any], name: str, expected: str, shown: np.ndarray[Any, Any]) -> None:
+        if good.all():
+            return
+        for e in range(good.shape[0]):
+            if not good[e].all():
+                where = tuple(int(k) for k in np.argwhere(~good[e])[0])
+                reasons.setdefault(e, f"`{name}` must be {expected}, got {shown[e][where]:.6g} at {list(where)}")
+
+    covariance, expected, commission, held, wealth, short, long, _, cash_long = (
+        x.detach().numpy() for x in problems.tensors()
+    )
+    N = expected.shape[-1]
+    for name, x in (("Sigma", covariance), ("expected_returns", expected), ("holdings", held)):
+        require(np.isfinite(x), name, "finite", x)
+    for name, x in (("budget", wealth), ("commission", commission), ("short_leverage", short)):
+        require((x >= 0) & (x < np.inf), name, "finite and >= 0", x)
+    for name, x in per_market.items():
+        require((x > 0) & (x < np.inf), name, "finite and > 0", x)
+    require((long >= 0) & (long < np.inf), "long_leverage", "finite and >= 0", long)
+    room = long.sum(-1) + cash_long
+    if uniform_limits:
+        least = 1.0 / (N + 1)
+        require(~(room < 1.0 - 1e-12), "long_leverage", f">= 1/(N+1) = {least:.6g}", cash_long)
+    else:
+        require(~(room < 1.0 - 1e-12), "long_leverage", "such that the limits, cash's included, sum to >= 1", room)
+    if problems.covariance.detach().data_ptr() and not np.array_equal(covariance, covariance.swapaxes(-1, -2)):
+        largest = np.abs(covariance).max((-2, -1))
+        asymmetry = np.abs(covariance - covariance.swapaxes(-1, -2)).max((-2, -1))
+        require(
+            ~(asymmetry > SYMMETRY * largest), "Sigma", f"symmetric to {SYMMETRY:g} of its largest entry", asymmetry
+        )
+    safe = problems.covariance.detach()
+    if reasons:
+        safe = torch.where(torch.isfinite(safe), safe, torch.zeros_like(safe))
+    safe = 0.5 * (safe + safe.mT)
+    _, info = torch.linalg.cholesky_ex(safe)
+    if bool(info.any()):
+        eigenvalues = torch.linalg.eigvalsh(safe).numpy()
+        least_share = eigenvalues[..., 0] >= -_INDEFINITE * np.abs(eigenvalues).max(-1)
+        require(least_share, "Sigma", "positive semidefinite, its eigenvalues", eigenvalues[..., 0])
+    return reasons
+
+
+def _read(name: str, value: Any) -> Tensor:
+    return as_float64(name, value).to("cpu")
+
+
+def _fit(name: str, x: Tensor, shape: tuple[int, ...], also: tuple[int, ...] | None = None) -> Tensor:
+    """``x`` expanded to ``shape``."""
+    if x.ndim <= len(shape) and all(
+        k in (1, m) for k, m in zip(reversed(x.shape), reversed(shape), strict=False)
+    ):
+        return x.expand(shape)
+    allowed = " or ".join(str(s) for s in sorted({shape, also} - {None}, key=lambda s: len(s or ())))
+    raise ValueError(f"`{name}` must have shape {allowed}, or one that broadcasts to it, got {tuple(x.shape)}")

@@ -1,0 +1,84 @@
+"""Training leaves a report, figures and checkpoints, and goes on from where it stopped."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hmgym.agents import evaluate
+from hmgym.agents.sb3.training import ALGORITHMS, HYPERPARAMETERS, TrainingPlan, load_policy, newest_checkpoint, train
+
+SMALL = {"n_assets": 2, "n_investors": 8, "max_episode_steps": 12}
+QUICK = {"ppo": {"n_steps": 8}, "a2c": {}, "sac": {"learning_starts": 64}, "td3": {"learning_starts": 64}}
+
+
+@pytest.mark.parametrize("algo", sorted(ALGORITHMS))
+def test_resume_goes_on_from_the_checkpoint(algo: str, tmp_path: Path) -> None:
+    def plan(timesteps: int, resume: bool) -> TrainingPlan:
+        return TrainingPlan(
+            algo=algo, timesteps=timesteps, num_envs=8, out=tmp_path, resume=resume, checkpoint_every=128,
+            env_kwargs=SMALL, hyperparameters=QUICK[algo],
+        )  # fmt: skip
+
+    first = train(plan(256, False))
+    assert first.env_steps == 256
+    folder = newest_checkpoint(tmp_path)
+    assert folder is not None
+    assert folder.name == "256"
+    again = train(plan(256, True))
+    assert again.env_steps == 256, "nothing is left to train"
+    observation = np.zeros((3, first.policy._model.observation_space.shape[0]), np.float32)
+    np.testing.assert_allclose(again.policy(observation), first.policy(observation), atol=1e-6)
+    more = train(plan(512, True))
+    assert more.env_steps == 512
+    assert more.seconds > first.seconds
+    assert [point.env_steps for point in more.curve] == sorted(point.env_steps for point in more.curve)
+    if algo != "a2c":
+        assert more.curve[-1].gradient_steps > 0
+    loaded = load_policy(tmp_path / "checkpoints" / "512", "hmgym/Leverage-v0", algo, SMALL)
+    np.testing.assert_allclose(loaded(observation), more.policy(observation), atol=1e-6)
+    run = evaluate(loaded, "hmgym/Leverage-v0", episodes=4, env_kwargs=SMALL)
+    assert np.isfinite(run.returns).all()
+    assert len(list(tmp_path.glob("checkpoints/*/replay_buffer.pkl"))) == (algo in ("sac", "td3"))
+
+
+def test_plan_refuses() -> None:
+    with pytest.raises(ValueError, match="`algo` must be one of"):
+        TrainingPlan(algo="dqn")
+    with pytest.raises(ValueError, match="`timesteps` must be >= 1"):
+        TrainingPlan(timesteps=0)
+    assert set(HYPERPARAMETERS) == set(ALGORITHMS)
+
+
+@pytest.mark.timeout(240)
+def test_script_writes_the_report(tmp_path: Path) -> None:
+    command = [sys.executable, "train.py", "--env", "hmgym/Beliefs-v0", "--timesteps", "2048", "--num-envs", "16"]
+    command += ["--episodes", "8", "--screening-episodes", "2", "--n-assets", "2", "--n-investors", "6"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {"env_id", "algo", "env_steps", "seconds", "frames_per_second", "final", "baselines"} <= set(report)
+    assert report["env_steps"] >= 2048
+    low, high = report["final"]["ci95"]
+    assert low < report["final"]["mean"] < high
+    assert set(report["baselines"]) == {"random", "no_leverage", "best_constant"}
+    assert "trained minus it" in done.stdout
+    for figure in ("learning_curve.png", "episode.png"):
+        assert (tmp_path / figure).stat().st_size > 5000
+    assert list(tmp_path.glob("tensorboard/*/events*"))
+
+
+def test_script_explains_a_wrong_option() -> None:
+    done = subprocess.run(
+        [sys.executable, "train.py", "--algo", "dqn"], capture_output=True, text=True,
+        cwd=Path(__file__).parents[2], check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "invalid choice: 'dqn'" in done.stderr

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hmgym.envs import ActionMap
+
+PRICES = torch.tensor([[100.0, 50.0, 20.0]], dtype=torch.float64)
+
+
+def natural(action_map: ActionMap, *entries: float):  # type: ignore[no-untyped-def]
+    return action_map.to_market(action_map.check([entries], 1), PRICES)
+
+
+def test_leverage_is_affine_onto_its_box() -> None:
+    action_map = ActionMap(n_assets=3, leverage=True)
+    low, high = natural(action_map, -1.0, -1.0), natural(action_map, 1.0, 1.0)
+    assert (low.short_leverage.item(), high.short_leverage.item()) == (0.0, 2.0)
+    assert (low.long_leverage.item(), high.long_leverage.item()) == (0.4, 4.0)
+    assert low.beliefs is None
+    assert natural(ActionMap(n_assets=1, leverage=True), -1.0, -1.0).long_leverage.item() == 0.6
+
+
+def test_order_is_short_long_beliefs_risk() -> None:
+    action_map = ActionMap(n_assets=3, leverage=True, beliefs=True, confidence=True)
+    assert action_map.names == ("short_leverage", "long_leverage", "belief_0", "belief_1", "belief_2", "risk_scale")
+    action = natural(action_map, 0.0, 1.0, 1.0, -1.0, 0.0, -1.0)
+    assert action.short_leverage.item() == 1.0
+    assert action.long_leverage.item() == 4.0
+    torch.testing.assert_close(action.beliefs - torch.log(PRICES), torch.tensor([[[0.25, -0.25, 0.0]]]).double())
+    assert action.risk_scale.item() == pytest.approx(0.5)
+
+
+def test_from_leverage_inverts_the_map() -> None:
+    action_map = ActionMap(n_assets=3, leverage=True, beliefs=True)
+    action = natural(action_map, *action_map.from_leverage(0.25, 1.0))
+    assert action.short_leverage.item() == pytest.approx(0.25)
+    assert action.long_leverage.item() == pytest.approx(1.0, rel=1e-6)
+    with pytest.raises(ValueError, match=r"`short_leverage` must lie in \[0, 2.0\], got 2.5"):
+        action_map.from_leverage(2.5, 1.0)
+    with pytest.raises(ValueError, match=r"`long_leverage` must lie in \[0.4, 4.0\], got 0.3"):
+        action_map.from_leverage(0.0, 0.3)
+    with pytest.raises(ValueError, match="sets leverage"):
+        ActionMap(n_assets=3, beliefs=True).from_leverage(0.0, 1.0)
+
+
+def test_description_is_in_natural_units() -> None:
+    assert ActionMap(n_assets=3, leverage=True).describe([-1.0, 1.0]) == "κ 0, θ 4"
+    joint = ActionMap(n_assets=2, leverage=True, beliefs=True, confidence=True)
+    assert joint.describe([0.0, 1.0, 0.2, 0.2, 1.0]) == "κ 1, θ 4, log return +0.05, risk × 2"
+
+
+def test_an_action_sets_something() -> None:
+    with pytest.raises(ValueError, match="`leverage` or `beliefs` must be True"):
+        ActionMap(n_assets=3)
+
+
+def test_numbers_are_asked_for() -> None:
+    with pytest.raises(ValueError, match="`action` must be numbers of shape"):
+        ActionMap(n_assets=3, leverage=True).check([["a", "b"]], 1)
+
+
+def test_check_leaves_the_callers_array_alone() -> None:
+    action = np.array([[3.0, -3.0]])
+    checked = ActionMap(n_assets=3, leverage=True).check(action, 1)
+    np.testing.assert_array_equal(checked, [[1.0, -1.0]])
+    np.testing.assert_array_equal(action, [[3.0, -3.0]])

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from hmgym.envs import OBSERVATION_TABLE, ObservationMap, observation_table
+from hmgym.market import Market, MarketConfig, MarketState
+
+CONFIG = MarketConfig(n_assets=2, n_investors=6)
+
+
+@pytest.fixture(name="state")
+def make_state() -> MarketState:
+    market = Market(CONFIG)
+    generators = [np.random.default_rng(seed) for seed in range(3)]
+    state = market.initial(market.draw_initial_shocks(generators))
+    with torch.no_grad():
+        for _ in range(4):
+            state, _ = market.transition(state, None, market.draw_shocks(generators))
+    return state
+
+
+def test_entries_say_what_the_table_says(state: MarketState) -> None:
+    observe = ObservationMap(CONFIG)
+    seen = observe(state)
+    assert seen.dtype == np.float32
+    assert seen.shape == (3, observe.size)
+
+    def quantity(name: str) -> Any:
+        return observe.unsquash(seen, name)
+
+    def close(name: str, expected: torch.Tensor) -> None:
+        np.testing.assert_allclose(quantity(name), expected.numpy().reshape(3, -1), rtol=1e-4, atol=1e-5, err_msg=name)
+
+    positions = state.holdings * state.prices[:, None]
+    wealth = state.cash + positions.sum(-1)
+    close("cash_weight", state.cash[:, 0] / wealth[:, 0])
+    close("weight", positions[:, 0] / wealth[:, :1])
+    close("leverage", positions[:, 0].abs().sum(-1) / wealth[:, 0])
+    close("undervaluation", torch.log(state.fundamentals / state.prices))
+    close("news", state.news)
+    close("signal", state.signal)
+    close("regime", 2.0 * state.regime - 1.0)
+    close("volatility", state.variance.sqrt())
+    close("last_return", state.last_return)
+    close("short_interest", -state.holdings[:, 1:].clamp(max=0.0).sum(1) / state.supply)
+    close("crowd_leverage", positions[:, 1:].abs().sum((1, 2)) / wealth[:, 1:].sum(-1))
+    close("crowd_cash", state.cash[:, 1:].sum(-1) / (state.supply * state.prices).sum(-1))
+    close("wealth_share", wealth[:, 0] / wealth.sum(-1))
+    close("log_unit_value", torch.log(state.unit_value[:, 0]))
+
+
+def test_hidden_parts_of_the_state_are_hidden(state: MarketState) -> None:
+    observe = ObservationMap(CONFIG)
+    other = replace(
+        state,
+        next_news=state.next_news + 1.0,
+        block_row=state.block_row + 1,
+        error=state.error + 1.0,
+        sentiment=state.sentiment + 1.0,
+    )
+    np.testing.assert_array_equal(observe(state), observe(other))
+
+
+def test_finite_and_bounded_in_extremes(state: MarketState) -> None:
+    extreme = replace(
+        state, wealth=torch.zeros_like(state.wealth), prices=state.prices * 1e-12, unit_value=state.unit_value * 1e-300
+    )
+    seen = ObservationMap(CONFIG)(extreme)
+    assert np.isfinite(seen).all()
+    assert (np.abs(seen) <= 1.0).all()
+
+
+def test_names_and_columns_agree() -> None:
+    observe = ObservationMap(CONFIG)
+    assert len(observe.names) == observe.size
+    assert observe.names[observe.columns("news")] == ("news_0", "news_1")
+    assert observe.names[observe.columns("regime")] == ("regime",)
+    with pytest.raises(ValueError, match="`name` must be one of"):
+        observe.columns("tomorrow")
+
+
+def test_documented_table_covers_every_column() -> None:
+    table = observation_table(3)
+    size = gym.make("hmgym/Leverage-v0").observation_space.shape[0]
+    assert f"| {size - 1} |" in table
+    assert all(f"`{entry.name}`" in table for entry in OBSERVATION_TABLE)

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from hmgym.envs import REWARDS, DifferentialSharpe
+
+SMALL: dict[str, Any] = {"n_assets": 2, "n_investors": 8}
+
+
+def rewards_of(reward: Any, steps: int = 10) -> np.ndarray[Any, Any]:
+    env = gym.make_vec("hmgym/Leverage-v0", 3, reward=reward, **SMALL)
+    env.reset(seed=0)
+    actions = np.zeros(env.action_space.shape, np.float32)
+    return np.array([env.step(actions)[1] for _ in range(steps)])
+
+
+@pytest.mark.parametrize("name", sorted(REWARDS))
+def test_named_rewards_are_finite_and_repeatable(name: str) -> None:
+    first = rewards_of(name)
+    assert np.isfinite(first).all()
+    np.testing.assert_array_equal(first, rewards_of(name))
+
+
+def test_excess_return_is_the_difference_to_the_market() -> None:
+    env = gym.make("hmgym/Leverage-v0", reward="excess_return", **SMALL).unwrapped
+    plain = gym.make("hmgym/Leverage-v0", **SMALL).unwrapped
+    env.reset(seed=0)
+    plain.reset(seed=0)
+    action = np.zeros(2, np.float32)
+    for _ in range(5):
+        before = (plain.state.supply * plain.state.prices).sum()
+        expected = plain.step(action)[1] - float(torch.log((plain.state.supply * plain.state.prices).sum() / before))
+        assert env.step(action)[1] == pytest.approx(expected, abs=1e-12)
+
+
+def test_differential_sharpe_is_the_derivative_of_the_moving_sharpe_ratio() -> None:
+    """D is dS/dη at η = 0, S the Sharpe ratio of the moving moments (Moody and Saffell 2001, eq. 14)."""
+    growth, mean, second = 0.03, DifferentialSharpe._MEAN, DifferentialSharpe._SECOND_MOMENT
+
+    def sharpe(rate: float) -> float:
+        a, b = mean + rate * (growth - mean), second + rate * (growth**2 - second)
+        return float(a / np.sqrt(b - a * a))
+
+    reward = DifferentialSharpe()
+    reward.restart(np.zeros(1, np.int64), 1)
+
+    class Grown:
+        class reward:
+            def __class_getitem__(cls, key: Any) -> Any:
+                return torch.tensor([growth], dtype=torch.float64)
+
+    value = reward(None, Grown, None)  # type: ignore[arg-type]
+    assert value[0] == pytest.approx((sharpe(1e-6) - sharpe(-1e-6)) / 2e-6, rel=1e-6)
+    with pytest.raises(ValueError, match="`adaptation_rate` must lie in"):
+        DifferentialSharpe(adaptation_rate=1.0)
+
+
+def test_a_reward_with_memory_belongs_to_one_environment() -> None:
+    shared = DifferentialSharpe(adaptation_rate=0.1)
+    np.testing.assert_array_equal(rewards_of(shared), rewards_of(shared))
+
+
+def test_function_of_the_states() -> None:
+    def wealth_change(previous: Any, outcome: Any, state: Any) -> Any:
+        return state.wealth[:, 0] - previous.wealth[:, 0]
+
+    env = gym.make("hmgym/Beliefs-v0", reward=wealth_change, **SMALL)
+    _, before = env.reset(seed=0)
+    _, reward, _, _, after = env.step(np.zeros(2, np.float32))
+    assert reward == pytest.approx(after["wealth"] - before["wealth"])
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda previous, outcome, state: 1.0, r"`reward` must return numbers of shape \(3,\)"),
+        (lambda previous, outcome, state: state.prices[:, 0] * np.nan, "`reward` must be finite"),
+    ],
+)
+def test_function_that_returns_the_wrong_thing(function: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rewards_of(function)
