@@ -115,6 +115,12 @@ def random_markets(
     )
     if with_orders:
         markets["orders"] = rng.normal(size=(E, N)) * 0.02 * wealth.sum(1, keepdims=True)
+        # In one market of four, sellers take up to nine tenths of what the others can buy.
+        k = np.arange(1, N + 1)
+        reach = np.minimum(k * long[..., None], 1 + short[..., None] * (N + 1 - k))
+        power = (wealth[..., None] * reach).sum(1).min(1, keepdims=True)
+        sold = -rng.uniform(0, 0.9, (E, 1)) * power * rng.dirichlet(np.ones(N), E)
+        markets["orders"] = np.where(rng.random((E, 1)) < 0.25, sold, markets["orders"])
     if with_cost:
         markets["last_prices"] = np.exp(level + 0.02 * rng.normal(size=(E, N)))
         held = rng.uniform(-0.2, 0.6, (E, B, N))

@@ -69,15 +69,27 @@ def clear_batched(
     start = initial_log_prices
     if start is None and last_prices is not None:
         start = last_prices.log()
-    fields = (beliefs, risk, wealth, short_leverage, long_leverage, supply, orders, reference_weights, trading_cost, start)
     # Large enough to hide the cost of a call, small enough for the memory of the device.
     budget = 2**26 if beliefs.is_cuda else 2**20
     size = max(1, budget // (n_investors * (n_assets + 1) ** 2))
     parts = []
     with torch.no_grad():
         for first in range(0, n_markets, size):
-            chunk = [None if x is None else x[first : first + size] for x in fields]
-            parts.append(_clear_chunk(Markets.of(*chunk, smoothing=smoothing), smoothing, max_iterations))
+            rows = slice(first, first + size)
+            markets = Markets.of(
+                beliefs[rows],
+                risk[rows],
+                wealth[rows],
+                short_leverage[rows],
+                long_leverage[rows],
+                supply[rows],
+                orders[rows],
+                None if reference_weights is None else reference_weights[rows],
+                None if trading_cost is None else trading_cost[rows],
+                None if start is None else start[rows],
+                smoothing=smoothing,
+            )
+            parts.append(_clear_chunk(markets, smoothing, max_iterations))
         if not parts:
             empty = beliefs.new_empty
             flags = torch.zeros(0, dtype=torch.bool, device=beliefs.device)
@@ -92,9 +104,13 @@ def _clear_chunk(
     if smoothing > 0.0:
         at, steps, converged = follow_path(markets, Interior.first(markets), None, max_iterations)
         weights, start, log_prices = at.weights, markets.start, at.log_prices
+        # Smoothed positions are inside their limits even where rounding would put them there.
+        lower = torch.nextafter(markets.lower, markets.upper)
+        upper = torch.nextafter(markets.upper, markets.lower)
     else:
         weights, start, log_prices, converged, steps = _clear_exactly(markets, max_iterations)
-    weights = torch.maximum(torch.minimum(weights, markets.upper), markets.lower)
+        lower, upper = markets.lower, markets.upper
+    weights = torch.maximum(torch.minimum(weights, upper), lower)
     idle = torch.zeros_like(weights)
     idle[0] = 1.0
     weights = torch.where(markets.wealth > 0.0, weights, idle)
@@ -113,7 +129,7 @@ def _clear_exactly(markets: Markets, max_iterations: int) -> tuple[Tensor, Tenso
     steps = torch.zeros_like(live)
     result, start = Corner.near(markets, at), markets.start.clone()
     for gap in _GAPS:
-        at, taken, _ = follow_path(markets, at, gap, max_iterations)
+        at, taken, reached = follow_path(markets, at, gap, max_iterations)
         # Prices found so far become the polish's start: what is left of a log price is small, and its digits count.
         nearby = dataclasses.replace(markets, start=markets.start + at.log_prices)
         corner, arrived, polished = polish(nearby, Corner.near(nearby, at))
@@ -121,7 +137,7 @@ def _clear_exactly(markets: Markets, max_iterations: int) -> tuple[Tensor, Tenso
         start[:, live] = nearby.start
         converged[live] = arrived
         steps[live] += taken + polished
-        keep = torch.nonzero(~arrived)[:, 0]
+        keep = torch.nonzero(~arrived & reached)[:, 0]
         if not len(keep):
             break
         live, at, markets = live[keep], at.take(keep), markets.take(keep)

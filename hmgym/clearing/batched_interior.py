@@ -13,7 +13,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from hmgym.clearing.batched_problem import Batch, Markets, Response, add_diagonal, inverse, sum_over, times
+from hmgym.clearing.batched_problem import Batch, Markets, Response, add_diagonal, inverse, solve, sum_over
 
 _LOG_PRICE_STEP = 2.0  # largest change of a log price in one step
 _TO_BOUNDARY = 0.999  # share of the way to the first vanishing distance or shadow price
@@ -107,7 +107,8 @@ def _step(markets: Markets, at: Interior, smooth: bool, cautious: bool) -> tuple
 
     response = Response(markets.quadratic, stiffness, basic, markets.moves.to(mean.dtype))
     slope = sum_over(torch.where(markets.moves, markets.wealth, 0.0) * response.risky(), 2)
-    schur = inverse(add_diagonal(slope, value))
+    slope = add_diagonal(slope, value)
+    inverted = inverse(slope)
 
     def newton(products: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The Newton step towards these products: weights, log prices, distances and shadow prices."""
@@ -120,7 +121,7 @@ def _step(markets: Markets, at: Interior, smooth: bool, cautious: bool) -> tuple
             marginal = 0.5 * at.counts[n:] * (at.shadow[1, n:] - at.shadow[0, n:])
             gradient[1:] += marginal + cost_stiffness * drift
         weights = response(gradient)
-        log_prices = times(schur, excess + sum_over(markets.wealth * weights[1:], 1))
+        log_prices = solve(slope, inverted, excess + sum_over(markets.wealth * weights[1:], 1))
         weights = weights + response(torch.cat((torch.zeros_like(value[:1]), log_prices))[:, None])
         distance = torch.stack((weights, -weights))
         shadow = pull - at.shadow[:, :n] - at.shadow[:, :n] / at.distance[:, :n] * distance
@@ -184,11 +185,12 @@ def follow_path(
             finished = settled == 3
         else:
             finished = (reached < gap) & (error < _NEAR)
-        if finished.any() or iteration == max_iterations:
+        gone = finished | ~torch.isfinite(error)
+        if gone.any() or iteration == max_iterations:
             result.put(live, at)
-            steps[live[finished]] = iteration
+            steps[live[gone]] = iteration
             arrived[live[finished]] = True
-            keep = torch.nonzero(~finished)[:, 0]
+            keep = torch.nonzero(~gone)[:, 0]
             if not len(keep):
                 break
             live, at, markets, settled = live[keep], at.take(keep), markets.take(keep), settled[keep]

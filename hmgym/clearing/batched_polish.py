@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hmgym.clearing.batched_interior import Interior
-from hmgym.clearing.batched_problem import EPS, Batch, Markets, Response, add_diagonal, inverse, sum_over, times
+from hmgym.clearing.batched_problem import EPS, Batch, Markets, Response, add_diagonal, inverse, solve, sum_over
 
 _STEPS = 10
 _STRAY = 1e-11  # accepted distance, in weights, of a portfolio from its own projected gradient step
@@ -77,7 +77,8 @@ def _step(markets: Markets, at: Corner) -> Corner:
     value = markets.value(at.log_prices)
     slope = sum_over(torch.where(markets.moves, markets.wealth, 0.0) * response.risky(), 2)
     excess, _ = markets.excess(weights + step, value)
-    change = times(inverse(add_diagonal(slope, value)), excess).clamp(-1.0, 1.0)
+    slope = add_diagonal(slope, value)
+    change = solve(slope, inverse(slope), excess).clamp(-1.0, 1.0)
     # Apart from the first response, so that its rounding is not left over as excess demand: what is left is shared
     # among the free positions in proportion to their slopes.
     weights = weights + step + response(torch.cat((torch.zeros_like(change[:1]), change))[:, None])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 EPS = 2.0**-52
+_REFINEMENTS = 2
 _PINNED = 1e-11  # an investor whose positions can move less than this is held at its only portfolio
 
 
@@ -51,6 +52,14 @@ def add_diagonal(matrix: Tensor, diagonal: Tensor) -> Tensor:
     """Adds in place, (N, N, ...) and (N, ...)."""
     matrix.diagonal().add_(diagonal.movedim(0, -1))
     return matrix
+
+
+def solve(matrix: Tensor, inverted: Tensor, x: Tensor) -> Tensor:
+    """Solution of matrix y = x, refined: an explicit inverse alone loses digits of x where matrix is near singular."""
+    y = times(inverted, x)
+    for _ in range(_REFINEMENTS):
+        y = y + times(inverted, x - times(matrix, y))
+    return y
 
 
 class Response:
@@ -149,10 +158,7 @@ class Markets(Batch):
         # No price is beyond what limits and orders allow; a negative floor allows any.
         most = (sum_over(wealth * tight_upper) + orders).clamp(min=1e-12) / supply
         least = (sum_over(wealth * tight_lower) + orders).clamp(min=1e-12) / supply
-        if start is None:
-            start = sum_over(wealth * beliefs, 1) / sum_over(wealth).clamp(min=EPS)
-        else:
-            start = start.T
+        start = sum_over(wealth * beliefs, 1) / sum_over(wealth).clamp(min=EPS) if start is None else start.T
         start = torch.minimum(torch.maximum(start, least.log()), most.log())
         if not smoothing:
             lower, upper = tight_lower, tight_upper

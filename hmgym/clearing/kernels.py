@@ -1,7 +1,7 @@
-"""Compiled kernels of the clearing solvers (numba, float64).
+"""Compiled kernels of ``clear_market`` (numba, float64).
 
-Every kernel of the package stands in this one file, which is why it is long: numba's disk cache does not see edits in
-the files that a kernel calls into, so a kernel split over files could silently run old code.
+They stand in one file, which is why it is long: numba's disk cache does not see edits in the files that a kernel calls
+into, so a kernel split over files could silently run old code.
 
 One investor's problem, on the polytope of ``docs/clearing.md``, is
 
@@ -313,7 +313,7 @@ def _cholesky_solve(n, M, x):
     return True
 
 
-# --- log-price beliefs: clear_market
+# --- The market
 
 # One market: beliefs (B, N) and the unknown v (N,) are log prices relative to the positive prices base (N,); value (N,)
 # is supply times price. d is the direction of search, M (N, N) the Hessian of Psi; kink_*, time (B,) belong to _search.

@@ -768,8 +768,10 @@ def _residual_on_path(n, mixed, supply, investors, positions, desk, path):
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
-def _correct(n, mixed, at_end, step, tolerance, supply, investors, positions, desk, path):
+def _correct(n, mixed, at_end, step, slack, tolerance, supply, investors, positions, desk, path):
     """Newton from path.x back to the path, in the plane across path.normal; at the end t stays 0.
+
+    The first correction may be half the step, and ``slack`` for the error left at the point before it.
 
     Returns (converged, evaluations, size of the first correction).
     """
@@ -796,12 +798,14 @@ def _correct(n, mixed, at_end, step, tolerance, supply, investors, positions, de
             first = size
         if not size < np.inf:
             return False, k + 1, first
-        if size <= tolerance or (at_end and size < 1e-9 and size > 0.5 * before):
+        if at_end and size < 1e-9 and size > 0.5 * before:
             return True, k + 1, first
-        if size > 0.5 * step + 1e-9 or size > _CONTRACTION * before:
+        if size > 0.5 * step + slack or size > _CONTRACTION * before:
             return False, k + 1, first
         for j in range(n + 1):
             path.x[j] += path.rhs[j]
+        if size <= tolerance:
+            return True, k + 1, first
         before = size
     return False, rounds, first
 
@@ -855,6 +859,7 @@ def _follow_path(n, mixed, first_step, limit, supply, investors, positions, desk
     if orientation == 0.0:
         return LOST, evaluations
     step = first_step
+    slack = 1e-9
     while evaluations < limit:
         _keep(positions)
         for j in range(n + 1):
@@ -871,10 +876,10 @@ def _follow_path(n, mixed, first_step, limit, supply, investors, positions, desk
                 x[j] = path.x_kept[j] + reach * path.tangent[j]
                 path.normal[j] = path.tangent[j]
             good, spent, first = True, 0, 0.0
+            tolerance = min(1e-3, 1e-2 * reach) if reach > 1e-7 else 1e-9
             if not at_end:
-                tolerance = min(1e-3, 1e-2 * reach) if reach > 1e-7 else 1e-9
                 good, spent, first = _correct(
-                    n, mixed, False, reach, tolerance, supply, investors, positions, desk, path
+                    n, mixed, False, reach, slack, tolerance, supply, investors, positions, desk, path
                 )
                 evaluations += spent
                 if good and x[n] < 0.0:
@@ -892,7 +897,7 @@ def _follow_path(n, mixed, first_step, limit, supply, investors, positions, desk
                 for j in range(n):
                     size = max(size, abs(x[j]))
                 good, spent, first = _correct(
-                    n, mixed, True, reach, 4.0 * _EPS * size, supply, investors, positions, desk, path
+                    n, mixed, True, reach, slack, 4.0 * _EPS * size, supply, investors, positions, desk, path
                 )
                 evaluations += spent
                 if good:
@@ -919,6 +924,7 @@ def _follow_path(n, mixed, first_step, limit, supply, investors, positions, desk
                 step = 1e-3
         if _set_tangent(n, orientation, path) == 0.0:
             return LOST, evaluations
+        slack = 1e-9 + 2.0 * tolerance
         if first < 0.05 * reach or first < 1e-9:
             step = 2.5 * reach
         elif first < 0.2 * reach:

@@ -190,22 +190,31 @@ def _from_lines(lines: Iterable[str], source: str, *, min_assets: int, min_rows:
 
 
 def _from_frame(frame: pd.DataFrame) -> PriceHistory:
-    import pandas as pd
-
     source = "price frame"
     try:
-        stamps = pd.DatetimeIndex(pd.to_datetime(frame.index))
         prices = frame.to_numpy(dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{source}: expected dates as the index and numbers as the columns: {error}") from error
-    if stamps.hasnans:
-        raise ValueError(f"{source}: the index must hold dates, got a missing one")
+        raise ValueError(f"{source}: expected numbers in every column: {error}") from error
     return PriceHistory(
-        dates=tuple(stamp.date() for stamp in stamps),
+        dates=tuple(_label_date(label, source) for label in frame.index),
         assets=tuple(str(name) for name in frame.columns),
         prices=prices,
         source=source,
     )
+
+
+def _label_date(label: object, source: str) -> datetime.date:
+    """The date of a frame's index label: a date, a time stamp or an ISO string."""
+    try:
+        if isinstance(label, str):
+            return datetime.datetime.fromisoformat(label).date()
+        if isinstance(label, datetime.datetime) and label == label:  # pandas' missing time stamp is one, not its equal
+            return label.date()
+        if not isinstance(label, datetime.datetime) and isinstance(label, datetime.date):
+            return label
+    except ValueError:
+        pass
+    raise ValueError(f"{source}: expected dates as the index, got {label!r}")
 
 
 def _date(cell: str, where: str) -> datetime.date:

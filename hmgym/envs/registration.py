@@ -9,8 +9,8 @@ from gymnasium.envs.registration import register, registry
 MAX_EPISODE_STEPS = 120
 """Registered length of an episode, in periods: ten years of months."""
 
-_SINGLE = "hmgym.envs.single:MarketEnv"
-_VECTOR = "hmgym.envs.vector:MarketVectorEnv"
+ENTRY_POINT = "hmgym.envs.single:MarketEnv"
+VECTOR_ENTRY_POINT = "hmgym.envs.vector:MarketVectorEnv"
 
 ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "hmgym/Leverage-v0": {"leverage": True, "beliefs": False},
@@ -26,8 +26,8 @@ def register_environments() -> None:
         if env_id not in registry:
             register(
                 id=env_id,
-                entry_point=_SINGLE,
-                vector_entry_point=_VECTOR,
+                entry_point=ENTRY_POINT,
+                vector_entry_point=VECTOR_ENTRY_POINT,
                 max_episode_steps=MAX_EPISODE_STEPS,
                 kwargs=dict(parts),
             )

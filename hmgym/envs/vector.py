@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from hmgym.envs.actions import ActionMap
 from hmgym.envs.batch import Infos
 from hmgym.envs.history import EpisodeSeries
 from hmgym.envs.observation import ObservationMap
+from hmgym.envs.registration import VECTOR_ENTRY_POINT
 from hmgym.envs.rendering import Viewer
 from hmgym.envs.rewards import RewardFunction
 from hmgym.envs.setup import RENDER_FPS, RENDER_MODES, check_render_mode, make_batch
@@ -291,12 +293,15 @@ def make_markets(env_id: str, num_envs: int, **kwargs: Any) -> MarketVectorEnv:
     Raises:
         ValueError: `env_id` is not registered or is no market, or an argument is out of range.
     """
-    try:
-        markets = gym.make_vec(env_id, num_envs, **kwargs).unwrapped
-    except gym.error.UnregisteredEnv as error:
-        raise ValueError(f"`env_id` must be a registered market, got {env_id!r}") from error
-    if not isinstance(markets, MarketVectorEnv):
+    if ":" in env_id:
+        importlib.import_module(env_id.split(":")[0])
+    spec = gym.registry.get(env_id.split(":")[-1])
+    if spec is None:
+        raise ValueError(f"`env_id` must be a registered market, got {env_id!r}")
+    if spec.vector_entry_point != VECTOR_ENTRY_POINT:
         raise ValueError(f"`env_id` must name a market of hmgym, got {env_id!r}")
+    markets = gym.make_vec(spec, num_envs, **kwargs).unwrapped
+    assert isinstance(markets, MarketVectorEnv)
     return markets
 
 

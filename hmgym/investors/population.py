@@ -196,7 +196,7 @@ class Population:
         )
 
     def draw_target_shares(self, uniforms: Tensor) -> Tensor:
-        """Target shares of all wealth (E, B) from uniforms: a fixed share a learner, for the rest Pareto, cut at 1 %."""
+        """Target shares of all wealth (E, B) from uniforms: fixed for learners, Pareto (cut at 1 %) for the rest."""
         exponential = -torch.log(uniforms.clamp(min=_SMALLEST_TAIL))
         pareto = torch.exp(exponential / self.config.wealth_tail) * self._background
         rest = 1.0 - self._learners_share * self.n_learners

@@ -14,7 +14,8 @@ from hmgym.agents import evaluate
 from hmgym.agents.sb3.training import ALGORITHMS, HYPERPARAMETERS, TrainingPlan, load_policy, newest_checkpoint, train
 
 SMALL = {"n_assets": 2, "n_investors": 8, "max_episode_steps": 12}
-QUICK = {"ppo": {"n_steps": 8}, "a2c": {}, "sac": {"learning_starts": 64}, "td3": {"learning_starts": 64}}
+OFF_POLICY = {"learning_starts": 64, "batch_size": 32, "gradient_steps": 1, "buffer_size": 1000}
+QUICK = {"ppo": {"n_steps": 8}, "a2c": {}, "sac": OFF_POLICY, "td3": OFF_POLICY}
 
 
 @pytest.mark.parametrize("algo", sorted(ALGORITHMS))

@@ -51,7 +51,8 @@ def test_equals_a_dummy_vec_env_of_single_environments(env_id: str) -> None:
 
 
 def test_infos_are_lean_by_default() -> None:
-    env = MarketVecEnv("hmgym/Leverage-v0", ROWS, config=FRAGILE, max_episode_steps=3)
+    sturdy = FRAGILE.replace(ruin_fraction=0.01)
+    env = MarketVecEnv("hmgym/Leverage-v0", ROWS, config=sturdy, max_episode_steps=3)
     env.reset()
     steps = [env.step(np.zeros((ROWS, 2), np.float32))[3] for _ in range(3)]
     assert steps[0][0] == {"TimeLimit.truncated": False}

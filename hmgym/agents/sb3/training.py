@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Mapping
@@ -133,7 +134,8 @@ def train(plan: TrainingPlan, *callbacks: BaseCallback) -> TrainingResult:
     algorithm = ALGORITHMS[plan.algo]
     log = str(plan.out / "tensorboard")
     if found is None:
-        settings = {**HYPERPARAMETERS[plan.algo], **plan.hyperparameters}
+        # A copy: the algorithms write into the dictionaries that they are given.
+        settings = copy.deepcopy({**HYPERPARAMETERS[plan.algo], **plan.hyperparameters})
         if plan.algo == "ppo":
             settings["batch_size"] = _largest_divisor(settings["n_steps"] * plan.num_envs, settings["batch_size"])
         normalized = VecNormalize(monitored, gamma=settings.get("gamma", 0.99))

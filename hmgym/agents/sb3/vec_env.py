@@ -149,9 +149,13 @@ class MarketVecEnv(VecEnv):
         if name == "episode":
             return self.markets.episode(market)
         if name == "get_wrapper_attr":
-            return self._attribute(*args, **kwargs)
+            return self._attribute(*args, market, **kwargs)
         if name == "has_wrapper_attr":
-            return self.has_attr(*args, **kwargs)
+            try:
+                self._attribute(*args, market, **kwargs)
+            except AttributeError:
+                return False
+            return True
         if name == "set_wrapper_attr":
             self._set_attribute(market, *args)
             return None

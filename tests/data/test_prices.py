@@ -1,0 +1,134 @@
+"""Price histories: the packaged one, files, frames, and what cannot be read."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hmgym.data import PriceHistory, read_prices, sp500_monthly, write_prices
+from hmgym.data.build_sp500_monthly import main as build
+
+GOOD = "Date,A,B\n2020-01-31,10,20\n2020-02-28,11,19\n2020-03-31,12,21\n2020-04-30,11.5,22\n"
+
+
+def write(tmp_path, text, name="prices.csv"):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_packaged_history():
+    history = sp500_monthly()
+    assert history.prices.shape == (396, 20)
+    assert history.dates[0] == datetime.date(1990, 1, 31) and history.dates[-1] == datetime.date(2022, 12, 28)
+    assert history == history.month_ends()
+    annual = np.median(history.log_returns.std(axis=0, ddof=1)) * np.sqrt(12)
+    assert annual == pytest.approx(0.255, abs=0.01)
+
+
+def test_a_file_is_read_with_comments_blank_lines_and_a_byte_order_mark(tmp_path):
+    history = read_prices(write(tmp_path, "\ufeff# where from\n\n" + GOOD + "\n"))
+    assert history.assets == ("A", "B")
+    assert history.prices[1].tolist() == [11.0, 19.0]
+    assert history.log_returns.shape == (3, 2)
+
+
+def test_a_gzipped_file_and_a_frame_read_alike(tmp_path):
+    path = tmp_path / "prices.csv.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.write(GOOD)
+    frame = pd.read_csv(write(tmp_path, GOOD), index_col=0, parse_dates=True)
+    assert read_prices(path) == read_prices(frame)
+    assert hash(read_prices(path)) == hash(read_prices(frame))
+
+
+def test_what_is_written_reads_back_exactly(tmp_path):
+    history = sp500_monthly().select(("XOM", "AAPL"))
+    write_prices(history, tmp_path / "out.csv", comments=["one", "two"])
+    assert read_prices(tmp_path / "out.csv") == history
+
+
+def test_the_packaged_file_is_made_from_daily_prices(tmp_path, monkeypatch):
+    days = [datetime.date(2020, 1, 1) + datetime.timedelta(days=i) for i in range(0, 150, 3)]
+    daily = PriceHistory(dates=tuple(days), assets=("A",), prices=np.linspace(10, 20, len(days))[:, None])
+    write_prices(daily, tmp_path / "daily.csv")
+    monkeypatch.setattr("sys.argv", ["build", str(tmp_path / "daily.csv"), str(tmp_path / "monthly.csv")])
+    build()
+    monthly = read_prices(tmp_path / "monthly.csv")
+    assert len(monthly.dates) == 5
+    assert all(d.month != e.month for d, e in zip(monthly.dates, monthly.dates[1:], strict=False))
+    assert monthly == daily.month_ends()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        (GOOD.replace("19", "0"), 3, "the price of B must be a positive number, got '0'"),
+        (GOOD.replace("19", "-19"), 3, "must be a positive number, got '-19'"),
+        (GOOD.replace("19", "nan"), 3, "must be a positive number, got 'nan'"),
+        (GOOD.replace("19", "inf"), 3, "must be a positive number, got 'inf'"),
+        (GOOD.replace("19", ""), 3, "must be a positive number, got ''"),
+        (GOOD.replace("12,21", "12,abc"), 4, "the price of B must be a positive number, got 'abc'"),
+        (GOOD.replace("12,21", "12"), 4, "expected 3 cells as in the header, got 2"),
+        (GOOD.replace("12,21", "12,21,3"), 4, "expected 3 cells as in the header, got 4"),
+        (GOOD.replace("2020-03-31", "2019-03-31"), 4, "dates must be strictly ascending, got 2019-03-31"),
+        (GOOD.replace("2020-03-31", "2020-02-28"), 4, "dates must be strictly ascending"),
+        (GOOD.replace("2020-03-31", "31/03/20"), 4, "expected a date YYYY-MM-DD"),
+        (GOOD.replace("A,B", "A,A"), 1, "every price column needs a name of its own"),
+        ("Date\n2020-01-31\n", 1, "at least one price column"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, text, line, says):
+    path = write(tmp_path, text)
+    with pytest.raises(ValueError) as caught:
+        read_prices(path)
+    assert f"prices.csv, line {line}: " in str(caught.value) and says in str(caught.value)
+
+
+def test_files_that_hold_too_little(tmp_path):
+    with pytest.raises(ValueError, match="the file is empty"):
+        read_prices(write(tmp_path, ""))
+    with pytest.raises(ValueError, match="at least 3 price columns, got 2"):
+        read_prices(write(tmp_path, GOOD), min_assets=3)
+    with pytest.raises(ValueError, match="at least 10 dated rows, got 4"):
+        read_prices(write(tmp_path, GOOD), min_rows=10)
+
+
+def test_unreadable_sources(tmp_path):
+    with pytest.raises(ValueError, match="missing.csv: cannot be read"):
+        read_prices(tmp_path / "missing.csv")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_prices(write(tmp_path, GOOD, "not_gzip.csv.gz"))
+    (tmp_path / "latin.csv").write_bytes(b"Date,\xe9\n")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_prices(tmp_path / "latin.csv")
+    with pytest.raises(ValueError, match="`source` must be a CSV path, a pandas frame or a PriceHistory, got int"):
+        read_prices(3)
+
+
+def test_bad_frames():
+    frame = pd.DataFrame({"A": [1.0, 2.0, 3.0]}, index=pd.to_datetime(["2020-01-01", "2020-02-01", "2020-03-01"]))
+    with pytest.raises(ValueError, match="positive and finite, got -2.0 for A on 2020-02-01"):
+        read_prices(frame.replace(2.0, -2.0))
+    with pytest.raises(ValueError, match="strictly ascending"):
+        read_prices(frame[::-1])
+    with pytest.raises(ValueError, match="expected numbers in every column"):
+        read_prices(frame.astype(object).replace(2.0, "x"))
+    for labels in (["u", "v", "w"], [0, 1, 2], [pd.Timestamp("2020-01-01"), pd.NaT, pd.Timestamp("2020-03-01")]):
+        with pytest.raises(ValueError, match="expected dates as the index, got"):
+            read_prices(frame.set_axis(labels))
+    assert read_prices(frame.set_axis(["2020-01-01", "2020-02-01", "2020-03-01"])) == read_prices(frame)
+
+
+def test_history_checks_its_arguments():
+    day = datetime.date(2020, 1, 1)
+    with pytest.raises(ValueError, match=r"shape \(dates, assets\) = \(1, 1\), got \(2, 1\)"):
+        PriceHistory(dates=(day,), assets=("A",), prices=np.ones((2, 1)))
+    with pytest.raises(ValueError, match="`assets` must be among"):
+        sp500_monthly().select(("XOM", "NOPE"))
+    with pytest.raises(ValueError, match="read-only"):
+        sp500_monthly().prices[0, 0] = 1.0
