@@ -130,6 +130,10 @@ class MarketConfig:
                 f"`history` must have at least {max(self.block_months, self.n_assets) + 2} months, "
                 f"got {len(history.dates)} ({history.source})"
             )
+        spread = history.log_returns.std(axis=0)
+        for name, deviation in zip(history.assets, spread, strict=True):
+            if not deviation > 1e-8:
+                raise ValueError(f"`history`: every asset's return must vary, got a constant for {name}")
         smallest = np.linalg.eigvalsh(np.atleast_2d(np.corrcoef(history.log_returns.T)))[0]
         if not smallest > 1e-8:
             raise ValueError(

@@ -39,12 +39,11 @@ def test_nothing_is_changed_and_the_same_again_is_the_same(start, same):
     market, generators, state = start(3, n_learners=2, trading_cost=0.001)
     shocks = market.draw_shocks(generators)
     kept_state, kept_shocks = copy.deepcopy(state), copy.deepcopy(shocks)
-    first, outcome = market.transition(state, market.own_action(state), shocks)
+    first, _ = market.transition(state, market.own_action(state), shocks)
     again, _ = market.transition(state, None, shocks)
     same(first, again)
     same(state, kept_state)
     same(shocks, kept_shocks)
-    assert torch.equal(outcome.beliefs, market.beliefs(state)) if hasattr(outcome, "beliefs") else True
     same(pickle.loads(pickle.dumps(first)), first)
 
 
@@ -96,7 +95,7 @@ def test_bad_arguments():
     shocks = market.draw_shocks(np.random.default_rng(1), 2)
     own = market.own_action(state)
     for changes, message in (
-        ({"long_leverage": torch.full((2, 1), 0.2)}, r"`long_leverage` must be >= 1/\(N\+1\) = 0.25 and < 1000, got 0.2"),
+        ({"long_leverage": torch.full((2, 1), 0.2)}, r"`long_leverage` must be >= 1/\(N\+1\) = 0.25 and .* got 0.2"),
         ({"short_leverage": torch.full((2, 1), -0.1)}, "`short_leverage` must be >= 0"),
         ({"short_leverage": torch.full((2, 1), torch.nan)}, "`short_leverage` must be >= 0 and < 1000, got"),
         ({"short_leverage": torch.ones(2)}, r"`short_leverage` must have shape \(2, 1\), got \(2,\)"),
@@ -106,7 +105,7 @@ def test_bad_arguments():
         bad = type(own)(**changes)
         with pytest.raises(ValueError, match=message):
             market.transition(state, bad, shocks)
-    with pytest.raises(ValueError, match='`errors` must be "raise" or "mark", got "ignore"'.replace('"ignore"', "'ignore'")):
+    with pytest.raises(ValueError, match="`errors` must be .* got 'ignore'"):
         market.transition(state, None, shocks, errors="ignore")
     with pytest.raises(ValueError, match="`n_markets` must be >= 1"):
         market.draw_shocks(np.random.default_rng(0))

@@ -48,10 +48,8 @@ def test_without_a_trade_there_is_no_gain():
     state = market.initial(market.draw_initial_shocks(generators))
     shocks = market.draw_shocks(generators)
     own = market.own_action(state)
-    action = Action(
-        short_leverage=own.short_leverage + 3.0, long_leverage=own.long_leverage + 3.0, beliefs=own.beliefs
-    )
-    for _ in range(60):  # p = prices at this belief; move the belief until the demand is the old holding
+    action = Action(short_leverage=own.short_leverage + 3.0, long_leverage=own.long_leverage + 3.0, beliefs=own.beliefs)
+    for _ in range(250):  # p = prices at this belief; move the belief until the demand is the old holding
         _, outcome = market.transition(state, action, shocks)
         money = (state.holdings - outcome.holdings)[:, :1] * outcome.prices.unsqueeze(1)
         wanted = money / state.wealth[:, :1, None]

@@ -1,0 +1,122 @@
+"""MarketConfig: what it refuses, and markets on the user's own prices."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from hmgym.data import PriceHistory
+from hmgym.investors import LearnerTraits, PopulationConfig
+from hmgym.market import Market, MarketConfig
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_assets": 0}, "`n_assets` must be an integer >= 1, got 0"),
+        ({"n_assets": 21}, "`n_assets` must be <= 20"),
+        ({"n_assets": 3.0}, "`n_assets` must be an integer"),
+        ({"n_investors": 2, "n_learners": 1}, "`n_investors` must be"),
+        ({"n_investors": 4, "n_learners": 3}, r"`n_investors` must be >= n_learners \+ 2 = 5, got 4"),
+        ({"n_learners": 10, "learner_share": 0.1}, r"`learner_share` times n_learners must be < 1"),
+        ({"fundamentals": "garch"}, '`fundamentals` must be "bootstrap" or "gaussian", got \'garch\''),
+        ({"trading_cost": -0.1}, r"`trading_cost` must be in \[0, 0.5\], got -0.1"),
+        ({"trading_cost": float("nan")}, "`trading_cost` must be in"),
+        ({"interest_rate": "2 %"}, "`interest_rate` must be in"),
+        ({"ruin_fraction": 0.0}, r"`ruin_fraction` must be in \(0, 1\), got 0.0"),
+        ({"signal_r2": 1.1}, "`signal_r2` must be in"),
+        ({"shares": -1.0}, "`shares` must be in"),
+        ({"initial_mispricing": 9.0}, "`initial_mispricing` must be in"),
+        ({"assets": ("MSFT", "JPM")}, "`assets` must name n_assets = 3 columns, got 2"),
+        ({"assets": ("MSFT", "JPM", "NOPE")}, "`assets` must be among .* got NOPE"),
+        ({"block_months": 396}, "`history` must have at least 398 months, got 396"),
+        (
+            {"population": PopulationConfig(long_leverage=(0.2, 1.0))},
+            r"`population.long_leverage\[0\]` must be >= 1/\(N\+1\) = 0.25, got 0.2",
+        ),
+        (
+            {"population": PopulationConfig(learner=LearnerTraits(long_leverage=0.2))},
+            r"`population.learner.long_leverage` must be >= 1/\(N\+1\) = 0.25, got 0.2",
+        ),
+    ],
+)
+def test_bad_markets(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MarketConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fundamentalists": 0.8, "trend_followers": 0.3}, "`fundamentalists` \\+ `trend_followers` must be <= 1"),
+        ({"pull": (0.4, 0.1)}, r"`pull` must be a pair \(low, high\) with low <= high"),
+        ({"pull": (0.1, 0.2, 0.3)}, r"`pull` must be a pair \(low, high\), got"),
+        ({"risk_aversion": (0.0, 1.0)}, r"`risk_aversion\[0\]` must be a number > 0, got 0.0"),
+        ({"error_persistence": 1.0}, "`error_persistence` must be < 1"),
+        ({"trend_memory_months": ()}, "`trend_memory_months` must hold numbers >= 1"),
+        ({"wealth_tail": 0.0}, "`wealth_tail` must be a number > 0"),
+    ],
+)
+def test_bad_populations(settings, message):
+    with pytest.raises(ValueError, match=message):
+        PopulationConfig(**settings)
+
+
+def test_bad_learners():
+    with pytest.raises(ValueError, match="`learner.risk_aversion` must be a number > 0, got -1.0"):
+        LearnerTraits(risk_aversion=-1.0)
+
+
+def test_frozen_equal_and_picklable():
+    config = MarketConfig(n_assets=4)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.n_assets = 5
+    assert config == pickle.loads(pickle.dumps(config)) == MarketConfig().replace(n_assets=4)
+    assert hash(config) == hash(MarketConfig(n_assets=4))
+
+
+def prices(n_assets=3, days=900, seed=0):
+    rng = np.random.default_rng(seed)
+    index = pd.bdate_range("2010-01-01", periods=days)
+    walk = np.exp(np.cumsum(rng.normal(0.0, 0.01, (days, n_assets)), axis=0))
+    return pd.DataFrame(50.0 * walk, index=index, columns=[f"stock{i}" for i in range(n_assets)])
+
+
+def test_daily_prices_become_month_ends(tmp_path):
+    frame = prices()
+    frame.to_csv(tmp_path / "daily.csv")
+    config = MarketConfig.from_prices(frame, trading_cost=0.001)
+    assert config == MarketConfig.from_prices(tmp_path / "daily.csv", trading_cost=0.001)
+    assert config.n_assets == 3 and config.assets == ("stock0", "stock1", "stock2")
+    assert len(config.history.dates) == frame.index.to_period("M").nunique()
+    assert len(MarketConfig.from_prices(frame, month_ends=False).history.dates) == 900
+    market = Market(config)
+    state = market.initial(market.draw_initial_shocks(np.random.default_rng(0), 2))
+    state, outcome = market.transition(state, None, market.draw_shocks(np.random.default_rng(1), 2))
+    assert outcome.converged.all() and torch.isfinite(state.prices).all()
+
+
+def test_some_of_the_users_columns():
+    config = MarketConfig.from_prices(prices(5), assets=["stock4", "stock1"])
+    assert config.n_assets == 2
+    np.testing.assert_allclose(config.fundamental_returns.mean(0), 0.005, atol=1e-15)
+
+
+def test_bad_prices():
+    with pytest.raises(ValueError, match="`n_assets` follows from `source`"):
+        MarketConfig.from_prices(prices(), n_assets=3)
+    with pytest.raises(ValueError, match="`history` must have at least 8 months, got 3"):
+        MarketConfig.from_prices(prices(days=60))
+    twins = prices(2).assign(stock2=lambda frame: 2.0 * frame.stock0)
+    with pytest.raises(ValueError, match="linearly independent returns .* stock0, stock1, stock2"):
+        MarketConfig.from_prices(twins)
+    dates = tuple(datetime.date(2000 + i // 12, i % 12 + 1, 1) for i in range(24))
+    flat = PriceHistory(dates=dates, assets=("flat",), prices=np.ones((24, 1)))
+    with pytest.raises(ValueError, match="every asset's return must vary, got a constant for flat"):
+        MarketConfig.from_prices(flat)
