@@ -71,7 +71,9 @@ def _rivals(ours: dict[str, Any]) -> dict[str, float]:
     rows = [("at N=3, B=20", "a market", "batched clear_market is", "single clear_market is")]
     batched, single = ours["3x20"]["cold"], ours["3x20"]["checked"]
     for name, duration in taken.items():
-        rows.append((name, human(duration), f"{duration / batched:,.0f} x faster", f"{duration / single:,.0f} x faster"))
+        rows.append(
+            (name, human(duration), f"{duration / batched:,.0f} x faster", f"{duration / single:,.0f} x faster")
+        )
     print_table("what one would write otherwise", rows)
     return taken
 
@@ -79,7 +81,16 @@ def _rivals(ours: dict[str, Any]) -> dict[str, float]:
 def _seed_size_calls() -> dict[str, Callable[[], object]]:
     calls: dict[str, Callable[[], object]] = {}
     seed_market = _seed_market()
-    names = ("Sigma", "expected_returns", "commission", "holdings", "budget", "short_leverage", "long_leverage", "supply")
+    names = (
+        "Sigma",
+        "expected_returns",
+        "commission",
+        "holdings",
+        "budget",
+        "short_leverage",
+        "long_leverage",
+        "supply",
+    )
     arguments = [seed_market[name] for name in names]
     calls["hmgym.find_equilibrium_prices (seed's market)"] = lambda: find_equilibrium_prices(*arguments)
     if importlib.util.find_spec("heteromarket") is not None:
@@ -92,7 +103,9 @@ def _seed_size_calls() -> dict[str, Callable[[], object]]:
     if importlib.util.find_spec("cvxpy") is not None:
         calls["cvxpy portfolios inside scipy's root finder"] = _cvxpy_market(markets)
     if importlib.util.find_spec("cvxpylayers") is not None:
-        calls["cvxpylayers, portfolios only, forward"], calls["cvxpylayers, portfolios only, backward"] = _layers(markets)
+        calls["cvxpylayers, portfolios only, forward"], calls["cvxpylayers, portfolios only, backward"] = _layers(
+            markets
+        )
     return calls
 
 
@@ -132,16 +145,19 @@ def _layers(markets: dict[str, torch.Tensor]) -> tuple[Callable[[], object], Cal
     import cvxpy as cp
     from cvxpylayers.torch import CvxpyLayer
 
-    B, N = markets["beliefs"].shape
+    N = markets["beliefs"].shape[1]
     w, r, root = cp.Variable(N + 1), cp.Parameter(N), cp.Parameter((N, N))
     low, high = cp.Parameter(), cp.Parameter()
-    problem = cp.Problem(
-        cp.Maximize(r @ w[1:] - cp.sum_squares(root @ w[1:])), [cp.sum(w) == 1, w >= low, w <= high]
-    )
+    problem = cp.Problem(cp.Maximize(r @ w[1:] - cp.sum_squares(root @ w[1:])), [cp.sum(w) == 1, w >= low, w <= high])
     layer = CvxpyLayer(problem, parameters=[r, root, low, high], variables=[w])
     roots = torch.linalg.cholesky(markets["risk"]).mT.contiguous()
     start = markets["beliefs"].mean(0)
-    inputs = [(markets["beliefs"] - start).requires_grad_(), roots, -markets["short_leverage"], markets["long_leverage"]]
+    inputs = [
+        (markets["beliefs"] - start).requires_grad_(),
+        roots,
+        -markets["short_leverage"],
+        markets["long_leverage"],
+    ]
     outcome = layer(*inputs)[0]
 
     def backward() -> object:

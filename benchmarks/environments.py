@@ -47,4 +47,3 @@ def _vector(count: int) -> Callable[[], object]:
     actions = np.random.default_rng(0).uniform(-1, 1, (64, *envs.action_space.shape)).astype(np.float32)
     clock = iter(range(10**9))
     return lambda: envs.step(actions[next(clock) % 64])
-

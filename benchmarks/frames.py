@@ -66,7 +66,10 @@ class NothingVecEnv(VecEnv):
 def run() -> dict[str, Any]:
     """Median ratio over interleaved pairs of one rollout with its update each."""
     market = MarketVecEnv(ENV_ID, N_MARKETS)
-    models = {"market": PPO("MlpPolicy", market, device="cpu"), "nothing": PPO("MlpPolicy", NothingVecEnv(market), device="cpu")}
+    models = {
+        "market": PPO("MlpPolicy", market, device="cpu"),
+        "nothing": PPO("MlpPolicy", NothingVecEnv(market), device="cpu"),
+    }
     frames = 2048 * N_MARKETS
     speeds: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(PAIRS):
@@ -81,7 +84,11 @@ def run() -> dict[str, Any]:
         "ratio": statistics.median(ratios),
         "ratios": ratios,
     }
-    rows = [("environment", "frames a second"), (ENV_ID, f"{results['market']:,.0f}"), ("nothing", f"{results['nothing']:,.0f}")]
+    rows = [
+        ("environment", "frames a second"),
+        (ENV_ID, f"{results['market']:,.0f}"),
+        ("nothing", f"{results['nothing']:,.0f}"),
+    ]
     rows.append(("ratio, median of pairs", f"{results['ratio']:.3f}"))
     print_table(f"PPO, SB3's defaults, {N_MARKETS} markets", rows)
     return results

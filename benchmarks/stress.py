@@ -36,7 +36,7 @@ def stress_clearing(n_markets: int, seed: int) -> list[dict[str, Any]]:
         for volatility in VOLATILITIES:
             for (B, N), share in SHARES.items():
                 left = max(1, round(n_markets * share / len(VOLATILITIES)))
-                row = dict(volatility=volatility, investors=B, assets=N, markets=left)
+                row = {"volatility": volatility, "investors": B, "assets": N, "markets": left}
                 failures, rescued, nan, residual, iterations = 0, 0, 0, 0.0, 0
                 rng = np.random.default_rng([seed, round(volatility * 1000), B])
                 part = 0
@@ -55,7 +55,8 @@ def stress_clearing(n_markets: int, seed: int) -> list[dict[str, Any]]:
                     iterations = max(iterations, int(solution.iterations.max()))
                     left, part = left - size, part + 1
                     bar.update(size)
-                rows.append(row | dict(failures=failures, rescued=rescued, nan=nan, worst_residual=residual, most_iterations=iterations))
+                found = {"failures": failures, "rescued": rescued, "nan": nan}
+                rows.append(row | found | {"worst_residual": residual, "most_iterations": iterations})
     return rows
 
 
@@ -64,13 +65,13 @@ def stress_economy(steps: int) -> dict[str, Any]:
     simulation = simulate(
         MarketConfig(trading_cost=0.002), seeds=range(100), months=max(1, steps // 100), burn_in=0, progress=True
     )
-    return dict(
-        steps=steps,
-        not_cleared=simulation.not_cleared,
-        worst_residual=simulation.residual,
-        worst_conservation_error=simulation.conservation,
-        nan=int(np.isnan(simulation.returns).sum()),
-    )
+    return {
+        "steps": steps,
+        "not_cleared": simulation.not_cleared,
+        "worst_residual": simulation.residual,
+        "worst_conservation_error": simulation.conservation,
+        "nan": int(np.isnan(simulation.returns).sum()),
+    }
 
 
 def main() -> None:
@@ -85,21 +86,28 @@ def main() -> None:
         clearing = stress_clearing(arguments.markets, arguments.seed)
         economy = stress_economy(arguments.steps)
     head = ("volatility", "investors", "assets", "markets", "failures", "rescued", "worst_residual", "most_iterations")
-    table = [head] + [tuple(f"{row[name]:.3g}" if name == "worst_residual" else str(row[name]) for name in head) for row in clearing]
-    print_table("clearing", table)
-    total = dict(
-        markets=sum(row["markets"] for row in clearing),
-        failures=sum(row["failures"] for row in clearing),
-        rescued_by_the_torch_path=sum(row["rescued"] for row in clearing),
-        nan=sum(row["nan"] for row in clearing),
-        worst_residual=max(row["worst_residual"] for row in clearing),
+    print_table("clearing", [head, *(tuple(_cell(row[name]) for name in head) for row in clearing)])
+    total = {name: sum(row[name] for row in clearing) for name in ("markets", "failures", "rescued", "nan")} | {
+        "worst_residual": max(row["worst_residual"] for row in clearing)
+    }
+    print(
+        f"\n{total['markets']:,} markets: {total['failures']} not cleared, {total['rescued']} by the torch path only, "
+        f"worst residual {total['worst_residual']:.2g}"
     )
-    print(f"\n{total['markets']:,} markets: {total['failures']} not cleared, worst residual {total['worst_residual']:.2g}")
-    print_table("economy", [tuple(economy), tuple(f"{x:.3g}" if isinstance(x, float) else str(x) for x in economy.values())])
+    print_table("economy", [tuple(economy), tuple(_cell(x) for x in economy.values())])
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    command = f"python -m benchmarks.stress --markets {arguments.markets} --steps {arguments.steps} --seed {arguments.seed}"
-    report = dict(command=command, total=total, clearing=clearing, economy=economy)
+    options = f"--markets {arguments.markets} --steps {arguments.steps} --seed {arguments.seed}"
+    report = {
+        "command": f"python -m benchmarks.stress {options}",
+        "total": total,
+        "clearing": clearing,
+        "economy": economy,
+    }
     arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _cell(x: object) -> str:
+    return f"{x:.3g}" if isinstance(x, float) else str(x)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ def _tensor(x: object) -> Tensor:
     return torch.as_tensor(np.asarray(x, dtype=np.float64))
 
 
-def _market(beliefs: object, risk: object, wealth: object, short: object, long: object, supply: object) -> dict[str, Tensor]:
+def _market(
+    beliefs: object, risk: object, wealth: object, short: object, long: object, supply: object
+) -> dict[str, Tensor]:
     names = ("beliefs", "risk", "wealth", "short_leverage", "long_leverage", "supply")
     return {name: _tensor(x) for name, x in zip(names, (beliefs, risk, wealth, short, long, supply), strict=True)}
 
@@ -110,9 +112,8 @@ def random_markets(
     supply = np.exp(rng.normal(size=(E, N)))
     level = np.log(0.7 * wealth.sum(1, keepdims=True) / N / supply)
     beliefs = level[:, None] + rng.normal(size=(E, B, N)) * rng.choice([0.02, 0.1, 0.4], (E, 1, 1))
-    markets = dict(
-        beliefs=beliefs, risk=risk, wealth=wealth, short_leverage=short, long_leverage=long, supply=supply
-    )
+    markets = {"beliefs": beliefs, "risk": risk, "wealth": wealth, "supply": supply}
+    markets |= {"short_leverage": short, "long_leverage": long}
     if with_orders:
         markets["orders"] = rng.normal(size=(E, N)) * 0.02 * wealth.sum(1, keepdims=True)
         # In one market of four, sellers take up to nine tenths of what the others can buy.

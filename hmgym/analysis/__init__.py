@@ -1,0 +1,1 @@
+"""Stylised facts, performance and plots: arrays in, figures and tables out."""

@@ -36,7 +36,9 @@ def pull_back(
     if smoothing > 0.0 or prices.device.type != "cpu":
         return _with_torch(smoothing, inputs, prices, weights, state, prices_bar, weights_bar, holdings_bar)
     _, risk, wealth, _, _, supply, _, reference, cost = inputs
-    assert risk is not None and wealth is not None and supply is not None
+    assert risk is not None
+    assert wealth is not None
+    assert supply is not None
     E, B, n = weights.shape
     N = n - 1
     costly = cost is not None
@@ -65,7 +67,11 @@ def _with_torch(
     holdings_bar: Tensor,
 ) -> tuple[Tensor | None, ...]:
     _, risk, wealth, short, long, supply, _, reference, cost = inputs
-    assert risk is not None and wealth is not None and supply is not None and short is not None and long is not None
+    assert risk is not None
+    assert wealth is not None
+    assert supply is not None
+    assert short is not None
+    assert long is not None
     E, B, n = weights.shape
     N = n - 1
     solvent = wealth > 0

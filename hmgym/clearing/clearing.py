@@ -123,7 +123,8 @@ def clear_unchecked(
         orders = torch.zeros_like(supply)
     reference = None
     if trading_cost is not None:
-        assert last_prices is not None and positions is not None
+        assert last_prices is not None
+        assert positions is not None
         money = last_prices[:, None] * positions
         reference = money / torch.where(wealth > 0, wealth, torch.ones_like(wealth))[..., None]
     base = warm_start if warm_start is not None else last_prices
@@ -190,9 +191,10 @@ def _solve(
         rows = torch.from_numpy(failed)
         again = _solve_with_torch(
             (base[rows], 0.0, backend, []),
-            *(None if x is None else x[rows] for x in
-              (beliefs, risk, wealth, short_leverage, long_leverage, supply, orders, reference, cost)),
-        )  # type: ignore[arg-type]  # fmt: skip
+            *(x[rows] for x in (beliefs, risk, wealth, short_leverage, long_leverage, supply, orders)),
+            None if reference is None else reference[rows],
+            None if cost is None else cost[rows],
+        )
         out_prices[rows], out_weights[rows], out_residual[rows] = again[0], again[1], again[3]
         converged[rows], out_state[rows] = again[5], again[6]
     holdings = wealth.detach().clamp(min=0.0)[..., None] * out_weights[..., 1:] / out_prices[:, None]

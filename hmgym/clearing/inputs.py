@@ -110,7 +110,7 @@ def _inadmissible(inputs: dict[str, Any], smoothing: float) -> dict[int, str]:
 
     for name, x in values.items():
         require(torch.isfinite(x), name, "finite")
-    B, N = values["beliefs"].shape[1:]
+    N = values["beliefs"].shape[2]
     short, long, risk = values["short_leverage"], values["long_leverage"], values["risk"]
     require(short >= 0, "short_leverage", ">= 0")
     least = 1.0 / (N + 1)

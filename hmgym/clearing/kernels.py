@@ -11,14 +11,14 @@ with cash at index 0, ``r_0 = 0`` and zero risk in row and column 0. ``cost_i`` 
 reference position and ``slope_above`` over it. The solution is piecewise affine in r. On one piece some positions F are
 free and the others stand at breakpoints (a limit or the reference); with rho = r - 2Gw - beta 1 the marginals,
 
-    dw_i = sum_{l in F} T_il dr_l   (i in F),      drho_i = dr_i + sum_{l in F} T_il dr_l   (i not in F),
+    dw_i = sum_{m in F} T_il dr_l   (i in F),      drho_i = dr_i + sum_{m in F} T_il dr_l   (i not in F),
 
 where T is the principal pivot transform on F of the optimality conditions. A position that enters or leaves F is one
 pivot of T. An investor is carried as T and, for each position, a coordinate x (its w if free, its rho if not) with the
 interval in which its state holds: no portfolio is solved twice, the kernels follow it, kink by kink, along a straight
 line of r.
 
-Names: E markets, B investors, N assets, n = N + 1 positions; k is an investor, i, j, l are positions.
+Names: E markets, B investors, N assets, n = N + 1 positions; k is an investor, i, j, m are positions.
 
 ``_nrt=False`` switches numba's reference counting off where nothing is allocated: counting took more than half of the
 time (docs/decisions.md). It is safe because all arrays belong to the caller.
@@ -28,9 +28,14 @@ from __future__ import annotations
 
 import math
 from collections import namedtuple
+from typing import Any
 
 import numpy as np
 from numba import njit
+
+_OUTER: dict[str, Any] = {"cache": True, "error_model": "numpy", "nogil": True}
+_INNER: dict[str, Any] = _OUTER | {"_nrt": False}
+_INLINE: dict[str, Any] = _INNER | {"forceinline": True}
 
 # State of one position. Odd states are free, even ones sit at a breakpoint of the investor's problem.
 AT_LOWER, BELOW, AT_REFERENCE, ABOVE, AT_UPPER = 0, 1, 2, 3, 4
@@ -53,22 +58,22 @@ Problem = namedtuple("Problem", "costly lower upper reference slope_below slope_
 Book = namedtuple("Book", "T state free x low high rate place free_count")
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+@njit(**_INLINE)
 def _pivot(k, j, n, T):
     """Exchange the roles of w_j and rho_j of investor k; the same step lets j into the free set and out of it."""
     inverse = 1.0 / T[k, j, j]
     for i in range(n):
         if i != j:
             factor = T[k, i, j] * inverse
-            for l in range(n):
-                T[k, i, l] -= factor * T[k, j, l]
+            for m in range(n):
+                T[k, i, m] -= factor * T[k, j, m]
             T[k, i, j] = -factor
-    for l in range(n):
-        T[k, j, l] *= inverse
+    for m in range(n):
+        T[k, j, m] *= inverse
     T[k, j, j] = inverse
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+@njit(**_INLINE)
 def _slopes(k, i, problem):
     """The slopes of cost under and over the kink of investor k's position i; equal where no kink lies inside."""
     below = 0.0
@@ -83,7 +88,7 @@ def _slopes(k, i, problem):
     return below, above
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+@njit(**_INLINE)
 def _enter(k, i, state, problem, book):
     """Note the interval that belongs to a new state of investor k's position i, and where it stands if it is fixed."""
     below, above = _slopes(k, i, problem)
@@ -114,7 +119,7 @@ def _enter(k, i, state, problem, book):
         book.high[k, i] = above
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+@njit(**_INLINE)
 def _cross(k, i, n, problem, book):
     """Carry investor k across the kink that its position i has reached, in the direction of its rate."""
     up = book.rate[k, i] > 0.0
@@ -146,20 +151,20 @@ def _cross(k, i, n, problem, book):
                 book.T[k, j, j] = 0.0
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+@njit(**_INLINE)
 def _rates(k, n, dr, book):
     """Rates of investor k's coordinates when r moves along dr; what is only rounding is exactly zero."""
     for i in range(n):
         rate = dr[i] * (1.0 - book.free[k, i])
         gross = abs(rate)
-        for l in range(n):
-            term = book.T[k, i, l] * dr[l] * book.free[k, l]
+        for m in range(n):
+            term = book.T[k, i, m] * dr[m] * book.free[k, m]
             rate += term
             gross += abs(term)
         book.rate[k, i] = rate if abs(rate) > _RATE_FLOOR * gross else 0.0
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+@njit(**_INLINE)
 def _next_kink(k, n, left, book):
     """How far investor k goes before one of its positions leaves its interval, ``left`` at most, and which (or -1)."""
     nearest = left
@@ -174,18 +179,18 @@ def _next_kink(k, n, left, book):
     return max(nearest, 0.0), position
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+@njit(**_INLINE)
 def _advance(k, n, t, book):
     for i in range(n):
         book.x[k, i] += t * book.rate[k, i]
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+@njit(**_INLINE)
 def _weight(k, i, book):
     return book.x[k, i] if book.state[k, i] & 1 else book.place[k, i]
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(**_INNER)
 def _follow(k, n, dr, problem, book):
     """Carry investor k's portfolio from r to r + dr, kink by kink. Returns the kinks crossed, -1 if it gave up."""
     left = 1.0
@@ -203,7 +208,7 @@ def _follow(k, n, dr, problem, book):
             return -1
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(**_INNER)
 def _factor(k, n, risk, book):
     """Build T of investor k from its states alone: in closed form with cash alone free, then pivot by pivot."""
     T = book.T
@@ -212,8 +217,8 @@ def _factor(k, n, risk, book):
     for i in range(1, n):
         T[k, i, 0] = -1.0
         T[k, 0, i] = 1.0
-        for l in range(1, n):
-            T[k, i, l] = 2.0 * risk[k, i - 1, l - 1]
+        for m in range(1, n):
+            T[k, i, m] = 2.0 * risk[k, i - 1, m - 1]
     for i in range(1, n):
         if book.state[k, i] & 1:
             _pivot(k, i, n, T)
@@ -229,7 +234,7 @@ def _factor(k, n, risk, book):
     book.free_count[k] = count
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(**_INNER)
 def _refine(k, n, r, problem, book):
     """One step of iterative refinement of investor k's portfolio at r on its present free set."""
     missing = 1.0
@@ -244,23 +249,23 @@ def _refine(k, n, r, problem, book):
         if book.state[k, i] & 1:
             s = 0.0
             if i > 0:
-                for l in range(1, n):
-                    s += problem.risk[k, i - 1, l - 1] * _weight(k, l, book)
+                for m in range(1, n):
+                    s += problem.risk[k, i - 1, m - 1] * _weight(k, m, book)
             below, above = _slopes(k, i, problem)
             book.rate[k, i] = r[i] - 2.0 * s - (below if book.state[k, i] == BELOW else above)
     for i in range(n):
         if book.state[k, i] & 1:
             s = 0.0
-            for l in range(n):
+            for m in range(n):
                 # rate holds the error of the marginals here; T maps a constant to zero, so beta drops out.
-                s += book.T[k, i, l] * book.rate[k, l]
+                s += book.T[k, i, m] * book.rate[k, m]
             book.place[k, i] = s
     for i in range(n):
         if book.state[k, i] & 1:
             book.x[k, i] += book.place[k, i]
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(**_INNER)
 def _solve_portfolio(k, n, r, dr, problem, book):
     """Investor k's portfolio at r from nothing: follow it from the r at which the middle of P is optimal."""
     low = 0.0
@@ -277,38 +282,38 @@ def _solve_portfolio(k, n, r, dr, problem, book):
     for i in range(n):
         s = 0.0
         if i > 0:
-            for l in range(1, n):
-                s += problem.risk[k, i - 1, l - 1] * book.x[k, l]
+            for m in range(1, n):
+                s += problem.risk[k, i - 1, m - 1] * book.x[k, m]
         below, above = _slopes(k, i, problem)
         dr[i] = r[i] - 2.0 * s - (below if book.state[k, i] == BELOW else above)
     return _follow(k, n, dr, problem, book)
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(**_INNER)
 def _cholesky_solve(n, M, x):
     """Solve M x = x in place, M symmetric positive definite (overwritten by its factor). False if it is not."""
     for j in range(n):
         d = M[j, j]
-        for l in range(j):
-            d -= M[j, l] * M[j, l]
+        for m in range(j):
+            d -= M[j, m] * M[j, m]
         if not d > 0.0:
             return False
         d = math.sqrt(d)
         M[j, j] = d
         for i in range(j + 1, n):
             s = M[i, j]
-            for l in range(j):
-                s -= M[i, l] * M[j, l]
+            for m in range(j):
+                s -= M[i, m] * M[j, m]
             M[i, j] = s / d
     for i in range(n):
         s = x[i]
-        for l in range(i):
-            s -= M[i, l] * x[l]
+        for m in range(i):
+            s -= M[i, m] * x[m]
         x[i] = s / M[i, i]
     for i in range(n - 1, -1, -1):
         s = x[i]
-        for l in range(i + 1, n):
-            s -= M[l, i] * x[l]
+        for m in range(i + 1, n):
+            s -= M[m, i] * x[m]
         x[i] = s / M[i, i]
     return True
 
@@ -320,7 +325,7 @@ def _cholesky_solve(n, M, x):
 Market = namedtuple("Market", "beliefs wealth supply orders base v value d excess M r dr kink_t kink_i time")
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+@njit(**_INLINE)
 def _slope(t, linear, market):
     """Slope of Psi along d at t (``linear`` is the investors' part) and its derivative without the investors."""
     slope = -linear
@@ -333,7 +338,7 @@ def _slope(t, linear, market):
     return slope, curvature
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+@njit(**_INLINE)
 def _is_downhill(t, linear, market):
     """Whether the slope of Psi along d is surely negative at t: 1 + x <= e^x <= 1 + x + x^2 for |x| <= 1, no exp."""
     bound = -linear
@@ -347,7 +352,7 @@ def _is_downhill(t, linear, market):
     return bound < 0.0
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(**_INNER)
 def _root(left, right, t, linear, linear_rate, market):
     """Root in (left, right] of the slope of Psi along d; the investors' part is linear there. Safeguarded Newton."""
     x = right
@@ -360,13 +365,13 @@ def _root(left, right, t, linear, linear_rate, market):
         new = x - slope / (curvature - linear_rate)
         if not left < new < right:
             new = 0.5 * (left + right)
-        if abs(new - x) <= 1e-15 * right or new == left or new == right:
+        if abs(new - x) <= 1e-15 * right or new in (left, right):
             return new
         x = new
     return x
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(**_INNER)
 def _search(n, first_kink, market, problem, book):
     """Follow all investors along d to the exact root of the slope of Psi, or to the first kink. Returns t.
 
@@ -428,7 +433,7 @@ def _search(n, first_kink, market, problem, book):
     return t
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(**_INNER)
 def _newton_direction(n, market, book):
     """d = -H^{-1} grad Psi. Returns the residual relative to supply (NaN if H is not positive definite) and its floor.
 
@@ -459,14 +464,14 @@ def _newton_direction(n, market, book):
     return residual, floor
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
+@njit(**_INLINE)
 def _move_prices(t, market):
     for i in range(market.v.shape[0]):
         market.v[i] += t * market.d[i]
         market.value[i] = market.supply[i] * market.base[i] * math.exp(market.v[i])
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(**_INNER)
 def _solve_portfolios(n, market, problem, book):
     """Every investor's portfolio at the present prices. False if one of them could not be found."""
     for k in range(market.wealth.shape[0]):
@@ -479,7 +484,7 @@ def _solve_portfolios(n, market, problem, book):
     return True
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(**_INNER)
 def _find_prices(n, market, problem, book):
     """Event-exact semismooth Newton on the slope of Psi. Returns (status, iterations)."""
     _move_prices(0.0, market)
@@ -508,7 +513,7 @@ def _find_prices(n, market, problem, book):
     return NOT_CONVERGED, _MAX_ITERATIONS
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(**_INNER)
 def _settle_solution(n, market, problem, book, prices, weights):
     """Write prices and weights of a cleared market, to the last digit. Returns (status, residual).
 
@@ -535,8 +540,8 @@ def _settle_solution(n, market, problem, book, prices, weights):
                 # The one position that a corner keeps free may miss its limit by rounding.
                 s = _weight(k, i, book)
                 if book.state[k, i] & 1:
-                    for l in range(1, n):
-                        s -= book.T[k, i, l] * book.free[k, l] * market.d[l - 1]
+                    for m in range(1, n):
+                        s -= book.T[k, i, m] * book.free[k, m] * market.d[m - 1]
                 if s <= problem.lower[k, i] + 4.0 * _EPS:
                     s = problem.lower[k, i]
                 elif s >= problem.upper[k, i] - 4.0 * _EPS:
@@ -557,7 +562,7 @@ def _settle_solution(n, market, problem, book, prices, weights):
     return CLEARED, residual
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@njit(**_OUTER)
 def clear_markets(first, last, beliefs, risk, wealth, short_leverage, long_leverage, supply, orders, costly, reference,
                   cost, base, prices, weights, state, residual, iterations, status):  # fmt: skip
     """Clear markets ``first`` to ``last - 1``. The last six arrays are results; a market whose status is REJECTED on
@@ -613,7 +618,7 @@ def clear_markets(first, last, beliefs, risk, wealth, short_leverage, long_lever
                 weights[e] = np.nan
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@njit(**_OUTER)
 def pull_back_markets(first, last, risk, wealth, supply, prices, weights, state, reference, costly, prices_bar,
                       weights_bar, holdings_bar, beliefs_bar, risk_bar, wealth_bar, short_bar, long_bar, supply_bar,
                       orders_bar, reference_bar, cost_bar):  # fmt: skip
@@ -642,11 +647,11 @@ def pull_back_markets(first, last, risk, wealth, supply, prices, weights, state,
                 wealth_bar[e, k] += weights[e, k, i + 1] * per_price
                 u_bar[i] -= wealth[e, k] * weights[e, k, i + 1] * per_price
             for i in range(1, n):
-                for l in range(n):
-                    if state[e, k, i] & 1 and state[e, k, l] & 1:
-                        u_bar[i - 1] -= T[k, i, l] * omega[k, l]
-                        if l > 0:
-                            M[i - 1, l - 1] += wealth[e, k] * T[k, i, l]
+                for m in range(n):
+                    if state[e, k, i] & 1 and state[e, k, m] & 1:
+                        u_bar[i - 1] -= T[k, i, m] * omega[k, m]
+                        if m > 0:
+                            M[i - 1, m - 1] += wealth[e, k] * T[k, i, m]
         if not _cholesky_solve(N, M, u_bar):
             for i in range(N):
                 u_bar[i] = np.nan
@@ -673,9 +678,9 @@ def pull_back_markets(first, last, risk, wealth, supply, prices, weights, state,
             for i in range(n):
                 # T q on the free set: a for a free position, what rho gains beyond q for one that is not.
                 s = 0.0
-                for l in range(n):
-                    if state[e, k, l] & 1:
-                        s += T[k, i, l] * q[l]
+                for m in range(n):
+                    if state[e, k, m] & 1:
+                        s += T[k, i, m] * q[m]
                 a[i] = s if state[e, k, i] & 1 else 0.0
                 q[i] = q[i] if state[e, k, i] & 1 else q[i] + s
             for i in range(N):
@@ -694,6 +699,3 @@ def pull_back_markets(first, last, risk, wealth, supply, prices, weights, state,
                     long_bar[e, k] += q[i]
                 else:
                     reference_bar[e, k, i - 1] = q[i]
-
-
-# --- price beliefs: optimize_portfolio, find_equilibrium_prices

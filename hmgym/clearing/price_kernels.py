@@ -35,7 +35,7 @@ _LOW_DEMAND = 0.05  # below this share of supply, log demand continues as a stra
 _FIRST_STEP = 0.5
 _LONGEST_STEP = 2.0
 _SHORTEST_STEP = 1e-8
-_CONTRACTION = 0.5  # a corrector that shrinks less than this has left the neighbourhood of the path
+_CORRECTIONS = 14  # evaluations after which a shorter step is tried
 _OTHER_STARTS = 12
 _FURTHEST = 60.0  # log prices this far from the start have run away
 
@@ -749,8 +749,8 @@ def _restore(positions):
     )
 
 
-# Vectors of the path: x, x_kept, tangent, normal, ahead, rhs (n+1,), f, f_start (n,), D (n, n+1), A (n+1, n+1), p (n,).
-Path = namedtuple("Path", "x x_kept tangent normal ahead rhs f f_start D A p")
+# Vectors of the path: x, x_kept, tangent, normal, ahead, move, rhs (n+1,), f, f_start (n,), D (n, n+1), A (n+1, n+1), p (n,).
+Path = namedtuple("Path", "x x_kept tangent normal ahead move rhs f f_start D A p")
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
@@ -769,18 +769,35 @@ def _residual_on_path(n, mixed, supply, investors, positions, desk, path):
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
 def _correct(n, mixed, at_end, step, slack, tolerance, supply, investors, positions, desk, path):
-    """Newton from path.x back to the path, in the plane across path.normal; at the end t stays 0.
+    """Damped Newton from path.x back to the path, in the plane across path.normal (at the end t stays 0).
 
-    The first correction may be half the step, and ``slack`` for the error left at the point before it.
-
+    It may go half the step away, and ``slack`` for the error left at the point before. Where the equations are steep
+    staircases a Newton step leads from stair to stair; halving it until the equations' norm falls finds the right one.
     Returns (converged, evaluations, size of the first correction).
     """
-    before = np.inf
+    allowed = 0.5 * step + slack
+    rounds = 60 if at_end else _CORRECTIONS
     first = 0.0
-    rounds = 40 if at_end else 7
+    norm = np.inf
+    size = 0.0
+    damping = 1.0
+    gone = 0.0
     for k in range(rounds):
         if not _residual_on_path(n, mixed, supply, investors, positions, desk, path):
             return False, k + 1, first
+        now = 0.0
+        for i in range(n):
+            now += path.f[i] * path.f[i]
+        now = math.sqrt(now)
+        if now > (1.0 - 0.1 * damping) * norm and not (at_end and now < 1e-9):
+            # Back half of the last move.
+            damping *= 0.5
+            if damping < 1e-3:
+                return False, k + 1, first
+            for j in range(n + 1):
+                path.x[j] -= damping * path.move[j]
+            continue
+        norm = now
         for i in range(n):
             for j in range(n + 1):
                 path.A[i, j] = path.D[i, j]
@@ -790,6 +807,7 @@ def _correct(n, mixed, at_end, step, slack, tolerance, supply, investors, positi
         path.rhs[n] = 0.0
         if _eliminate(n + 1, path.A, path.rhs) == 0.0:
             return False, k + 1, first
+        before = size if k > 0 else np.inf
         size = 0.0
         for j in range(n + 1):
             size += path.rhs[j] * path.rhs[j]
@@ -800,13 +818,15 @@ def _correct(n, mixed, at_end, step, slack, tolerance, supply, investors, positi
             return False, k + 1, first
         if at_end and size < 1e-9 and size > 0.5 * before:
             return True, k + 1, first
-        if size > 0.5 * step + slack or size > _CONTRACTION * before:
+        damping = min(1.0, allowed / size) if size > 0.0 else 1.0
+        gone += damping * size
+        if gone > 4.0 * allowed:
             return False, k + 1, first
         for j in range(n + 1):
-            path.x[j] += path.rhs[j]
+            path.move[j] = path.rhs[j]
+            path.x[j] += damping * path.rhs[j]
         if size <= tolerance:
             return True, k + 1, first
-        before = size
     return False, rounds, first
 
 
@@ -1041,9 +1061,9 @@ def find_markets(first, last, covariance, expected, commission, both_sides, held
     """
     E, B, n = expected.shape
     desk = _new_desk(n)
-    v = np.zeros((6, n + 1))
+    v = np.zeros((7, n + 1))
     path = Path(
-        v[0], v[1], v[2], v[3], v[4], v[5], np.zeros(n), np.zeros(n), np.zeros((n, n + 1)), np.zeros((n + 1, n + 1)),
+        v[0], v[1], v[2], v[3], v[4], v[5], v[6], np.zeros(n), np.zeros(n), np.zeros((n, n + 1)), np.zeros((n + 1, n + 1)),
         np.zeros(n),
     )  # fmt: skip
     scaled = np.zeros((B, n, n))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import functools
 import gzip
 import itertools
 import math
@@ -100,6 +101,7 @@ class PriceHistory:
         return PriceHistory(dates=self.dates, assets=tuple(assets), prices=self.prices[:, columns], source=self.source)
 
 
+@functools.cache
 def sp500_monthly() -> PriceHistory:
     """Monthly prices of 20 S&P 500 stocks (survivors), January 1990 to December 2022, 396 month ends.
 

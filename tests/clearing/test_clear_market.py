@@ -151,7 +151,9 @@ def test_invariances(seed: int, factor: float) -> None:
     torch.testing.assert_close(shuffled.prices, base.prices, rtol=1e-11, atol=0)
 
     assets = torch.as_tensor(rng.permutation(3))
-    turned = {n: x[..., assets] if n not in ("wealth", "short_leverage", "long_leverage") else x for n, x in markets.items()}
+    turned = {
+        n: x[..., assets] if n not in ("wealth", "short_leverage", "long_leverage") else x for n, x in markets.items()
+    }
     turned["risk"] = turned["risk"][:, :, assets]
     torch.testing.assert_close(clear_market(**turned).prices, base.prices[:, assets], rtol=1e-11, atol=0)
 

@@ -30,10 +30,11 @@ def interior_margin(markets: dict[str, torch.Tensor]) -> torch.Tensor:
         other = clear_market(**moved)
         same &= (other.active_limits == base.active_limits).flatten(1).all(1)
         if "trading_cost" in markets:
-            references = [
-                m["last_prices"][:, None] * m["positions"] / m["wealth"][..., None] for m in (markets, moved)
+            references = [m["last_prices"][:, None] * m["positions"] / m["wealth"][..., None] for m in (markets, moved)]
+            sides = [
+                torch.sign((s.weights[..., 1:] - x).round(decimals=9))
+                for s, x in zip((base, other), references, strict=True)
             ]
-            sides = [torch.sign((s.weights[..., 1:] - x).round(decimals=9)) for s, x in zip((base, other), references)]
             same &= (sides[0] == sides[1]).flatten(1).all(1)
     return same
 

@@ -69,7 +69,7 @@ def test_bad_populations(settings, message):
 
 
 def test_bad_learners():
-    with pytest.raises(ValueError, match="`learner.risk_aversion` must be a number > 0, got -1.0"):
+    with pytest.raises(ValueError, match=r"`learner\.risk_aversion` must be a number > 0, got -1"):
         LearnerTraits(risk_aversion=-1.0)
 
 
@@ -93,13 +93,15 @@ def test_daily_prices_become_month_ends(tmp_path):
     frame.to_csv(tmp_path / "daily.csv")
     config = MarketConfig.from_prices(frame, trading_cost=0.001)
     assert config == MarketConfig.from_prices(tmp_path / "daily.csv", trading_cost=0.001)
-    assert config.n_assets == 3 and config.assets == ("stock0", "stock1", "stock2")
+    assert config.n_assets == 3
+    assert config.assets == ("stock0", "stock1", "stock2")
     assert len(config.history.dates) == frame.index.to_period("M").nunique()
     assert len(MarketConfig.from_prices(frame, month_ends=False).history.dates) == 900
     market = Market(config)
     state = market.initial(market.draw_initial_shocks(np.random.default_rng(0), 2))
     state, outcome = market.transition(state, None, market.draw_shocks(np.random.default_rng(1), 2))
-    assert outcome.converged.all() and torch.isfinite(state.prices).all()
+    assert outcome.converged.all()
+    assert torch.isfinite(state.prices).all()
 
 
 def test_some_of_the_users_columns():
@@ -114,7 +116,7 @@ def test_bad_prices():
     with pytest.raises(ValueError, match="`history` must have at least 8 months, got 3"):
         MarketConfig.from_prices(prices(days=60))
     twins = prices(2).assign(stock2=lambda frame: 2.0 * frame.stock0)
-    with pytest.raises(ValueError, match="linearly independent returns .* stock0, stock1, stock2"):
+    with pytest.raises(ValueError, match=r"linearly independent returns .* stock0, stock1, stock2"):
         MarketConfig.from_prices(twins)
     dates = tuple(datetime.date(2000 + i // 12, i % 12 + 1, 1) for i in range(24))
     flat = PriceHistory(dates=dates, assets=("flat",), prices=np.ones((24, 1)))

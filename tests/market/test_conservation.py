@@ -80,7 +80,7 @@ def test_every_account_has_one_kind_of_payment(start):
     market, generators, state = start(4, n_learners=1)
     for _ in range(12):
         old = state
-        state, outcome = market.transition(old, None, market.draw_shocks(generators))
+        state, _ = market.transition(old, None, market.draw_shocks(generators))
         change = {name: state.accounts[name] - old.accounts[name] for name in ACCOUNTS}
         cash_after_trade = old.cash - ((state.holdings - old.holdings) * state.prices.unsqueeze(1)).sum(-1)
         torch.testing.assert_close(change["bank"], -0.0016 * cash_after_trade.sum(1), rtol=1e-9, atol=1e-6)

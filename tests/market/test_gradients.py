@@ -1,4 +1,4 @@
-"""Gradients through a month, and through a year, against central differences; values do not depend on asking for them."""
+"""Gradients through months and a year against central differences; values do not depend on asking for them."""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ def test_every_target_is_met(simulation):
     missed = [row for row in rows if row.met is False]
     assert not missed, plausibility.format_table(missed)
     assert simulation.not_cleared == 0
-    assert simulation.conservation < 1e-9 and simulation.residual < 1e-9
+    assert simulation.conservation < 1e-9
+    assert simulation.residual < 1e-9
 
 
 def test_the_learner_stays_a_minority(simulation):
@@ -40,7 +41,8 @@ def test_the_command_writes_its_table(tmp_path, capsys):
     assert status in (0, 1)
     assert "annual volatility" in capsys.readouterr().out
     report = json.loads((tmp_path / "t.json").read_text())
-    assert report["seeds"] == 4 and {row["name"] for row in report["facts"]} >= {
+    assert report["seeds"] == 4
+    assert {row["name"] for row in report["facts"]} >= {
         "annual volatility",
         "turnover a month",
     }

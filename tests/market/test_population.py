@@ -34,12 +34,15 @@ def test_traits_are_uniform_over_their_ranges():
         (traits.short_leverage[:, 1:], 0.0, 0.5),
         (traits.long_leverage[:, 1:], 1.0, 2.5),
     ):
-        assert low <= values.min() and values.max() <= high
+        assert low <= values.min()
+        assert values.max() <= high
         assert float(values.mean()) == pytest.approx((low + high) / 2, abs=0.02 * (high - low) + 0.01)
     assert not traits.pull[:, first:].any()
-    assert not traits.trend_gain[:, :first].any() and not traits.trend_gain[:, second:].any()
+    assert not traits.trend_gain[:, :first].any()
+    assert not traits.trend_gain[:, second:].any()
     scale = traits.risk[..., 0, 0] / market.fundamentals.covariance[0, 0]
-    assert 0.5 * 2.0 * 1.0 <= scale[:, 1:].min() and scale[:, 1:].max() <= 0.5 * 8.0 * 3.0
+    assert scale[:, 1:].min() >= 0.5 * 2.0 * 1.0
+    assert scale[:, 1:].max() <= 0.5 * 8.0 * 3.0
     assert torch.equal(scale[:, 0], scale[:1, 0].expand(300))
 
 
@@ -94,7 +97,9 @@ def test_moods_keep_their_spread():
         state, _ = market.transition(state, None, market.draw_shocks(generators))
     assert float(state.error[:, 1:11].std()) == pytest.approx(0.05 / (1.0 - 0.95**2) ** 0.5, rel=0.05)
     assert float(state.sentiment[:, 1:].std()) == pytest.approx(0.01 / (1.0 - 0.9**2) ** 0.5, rel=0.05)
-    assert not state.error[:, 11:].any() and not state.error[:, 0].any() and not state.sentiment[:, 0].any()
+    assert not state.error[:, 11:].any()
+    assert not state.error[:, 0].any()
+    assert not state.sentiment[:, 0].any()
 
 
 def test_memories_differ():

@@ -105,7 +105,7 @@ def test_bad_arguments():
         bad = type(own)(**changes)
         with pytest.raises(ValueError, match=message):
             market.transition(state, bad, shocks)
-    with pytest.raises(ValueError, match="`errors` must be .* got 'ignore'"):
+    with pytest.raises(ValueError, match=r"`errors` must be .* got 'ignore'"):
         market.transition(state, None, shocks, errors="ignore")
     with pytest.raises(ValueError, match="`n_markets` must be >= 1"):
         market.draw_shocks(np.random.default_rng(0))
