@@ -16,7 +16,7 @@ DOCS_STAMP := $(VENV)/.installed-docs
 BENCH_STAMP := $(VENV)/.installed-bench
 ARGS ?=
 
-.PHONY: help venv train test bench stress lint docs clean
+.PHONY: help venv train test bench stress results lint docs clean
 
 help: ## Show this list.
 	@echo 'make <target> [ARGS="..."]'
@@ -36,6 +36,11 @@ bench: $(BENCH_STAMP) ## Measure clearing, environment steps and PPO frames a se
 
 stress: $(STAMP) ## Clear 10^6 random markets and run 10^5 steps of the economy; counts failures.
 	$(BIN)/python -m benchmarks.stress $(ARGS)
+
+results: $(STAMP) ## Train PPO with five seeds on two environments and measure plausibility; resumable (about an hour).
+	$(BIN)/python -m hmgym.analysis.plausibility --seeds 200 --out benchmarks/results/plausibility.json \
+	  --figure docs/images/plausibility.png
+	$(BIN)/python -m benchmarks.training $(ARGS)
 
 lint: $(STAMP) ## Check style (ruff) and types (mypy, strict).
 	$(BIN)/ruff check .

@@ -53,8 +53,8 @@ _MAX_ITERATIONS = 400
 
 # The problem of all investors of one market: limits and references (B, n), slopes of the cost (B, n), risk (B, N, N).
 Problem = namedtuple("Problem", "costly lower upper reference slope_below slope_above risk")
-# Their solution: T (B, n, n); of each position (B, n) the state, free (1.0 or 0.0), coordinate x in [low, high], its rate
-# along the current direction, and place, the breakpoint at which it stands if it is not free; free_count (B,).
+# Their solution: T (B, n, n); of each position (B, n) the state, free (1.0 or 0.0), coordinate x in [low, high], its
+# rate along the current direction, and place, the breakpoint at which it stands if it is not free; free_count (B,).
 Book = namedtuple("Book", "T state free x low high rate place free_count")
 
 
@@ -569,8 +569,8 @@ def clear_markets(first, last, beliefs, risk, wealth, short_leverage, long_lever
     entry is passed over.
 
     beliefs (E, B, N) log prices; risk (E, B, N, N); wealth (E, B), at most zero for an investor that demands nothing;
-    limits (E, B); supply (E, N) shares; orders (E, N) money; base (E, N) prices to start from, to which the kernel's own
-    log prices are relative. With ``costly``: reference (E, B, N) weights and cost (E, B, N) on each side of them.
+    limits (E, B); supply (E, N) shares; orders (E, N) money; base (E, N) prices to start from, to which the kernel's
+    own log prices are relative. With ``costly``: reference (E, B, N) weights and cost (E, B, N) on each side of them.
     """
     _, B, N = beliefs.shape
     n = N + 1
@@ -622,8 +622,8 @@ def clear_markets(first, last, beliefs, risk, wealth, short_leverage, long_lever
 def pull_back_markets(first, last, risk, wealth, supply, prices, weights, state, reference, costly, prices_bar,
                       weights_bar, holdings_bar, beliefs_bar, risk_bar, wealth_bar, short_bar, long_bar, supply_bar,
                       orders_bar, reference_bar, cost_bar):  # fmt: skip
-    """Adjoint of ``clear_markets``: cotangents of prices (E, N), weights (E, B, N+1) and holdings (E, B, N) in, those of
-    every input out (the last nine arrays). A market that did not clear (NaN prices) gets NaN, as its value is."""
+    """Adjoint of ``clear_markets``: cotangents of prices (E, N), weights (E, B, N+1) and holdings (E, B, N) in, those
+    of every input out (the last nine arrays). A market that did not clear (NaN prices) gets NaN, as its value is."""
     _, B, n = weights.shape
     N = n - 1
     T, free_count, unused = np.zeros((B, n, n)), np.zeros(B, np.int64), np.zeros((1, n))
