@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hmgym.clearing import price_kernels as kernels
+from hmgym.clearing.clearing import clear_unchecked
 from hmgym.clearing.portfolio import _is_uniform, arrays, cotangents, kernel_order
 from hmgym.clearing.price_inputs import Portfolios, inadmissible, read_per_market, read_portfolios
 from hmgym.clearing.solution import ClearingError
@@ -177,18 +178,60 @@ def _find(settings: tuple[bool, Tensor | None, list[int]], *tensors: Tensor) -> 
     """Prices, holdings, residual, iterations, status, and what the adjoint needs: weights, states, rows."""
     both_sides, start, rejected = settings
     inputs = arrays(both_sides, *tensors)
-    E, B, N = tensors[1].shape
+    E = tensors[1].shape[0]
+    status = np.zeros(E, np.int64)
+    status[rejected] = kernels.SKIPPED
+    begin = None if start is None else np.ascontiguousarray(start.numpy())
+    out = _run(inputs, status, begin, branch=True, others=0)
+    for again in range(2):
+        rows = np.flatnonzero((status == kernels.LOST) | (status == kernels.WORTHLESS))
+        if rows.size == 0:
+            break
+        part = [x if isinstance(x, bool) else np.ascontiguousarray(x[rows]) for x in inputs]
+        reached = np.zeros(rows.size, np.int64)
+        begin = _log_price_equilibrium(tensors, rows) if again == 0 else None
+        result = _run(part, reached, begin, branch=False, others=12 * again)
+        result[3][:] += out[3][rows]  # iterations
+        found = reached == kernels.FOUND
+        for whole, piece in zip(out, result, strict=True):
+            whole[rows[found]] = piece[found]
+        status[rows[found]] = kernels.FOUND
+        out[3][rows] = result[3]
+    prices, holdings, residual, iterations, weights, state, row = (torch.from_numpy(x) for x in out)
+    return prices, holdings, residual, iterations, torch.from_numpy(status), weights, state, row
+
+
+def _run(inputs: list[Any], status: Any, start: Any, *, branch: bool, others: int) -> list[Any]:
+    E, B, N = inputs[1].shape
     prices, holdings, weights = np.empty((E, N)), np.empty((E, B, N)), np.zeros((E, B, N))
     state, row = np.zeros((E, B, N), np.int8), np.zeros((E, B), np.int8)
-    residual, iterations, status = np.empty(E), np.zeros(E, np.int64), np.zeros(E, np.int64)
-    status[rejected] = kernels.SKIPPED
+    residual, iterations = np.empty(E), np.zeros(E, np.int64)
     given = start is not None
-    begin = np.ascontiguousarray(start.numpy()) if start is not None else np.ones((E, N))
     over_markets(
-        kernels.find_markets, E, 16 * B, *inputs, begin, given, prices, holdings, weights, state, row, residual,
-        iterations, status,
+        kernels.find_markets, E, 16 * B, *inputs, start if given else np.ones((E, N)), given, branch, others, prices,
+        holdings, weights, state, row, residual, iterations, status,
     )  # fmt: skip
-    return tuple(torch.from_numpy(x) for x in (prices, holdings, residual, iterations, status, weights, state, row))
+    return [prices, holdings, residual, iterations, weights, state, row]
+
+
+def _log_price_equilibrium(tensors: tuple[Tensor, ...], rows: Any) -> Any:
+    """Prices that clear the markets if investors expect the same prices in logarithms, with risk taken at the mean of
+    what they expect: a convex problem with one solution, and often close to one here."""
+    covariance, expected, _, _, wealth, _, _, cash_short, cash_long, supply = (
+        x.detach()[torch.from_numpy(rows)] for x in tensors
+    )
+    total = wealth.sum(1, keepdim=True)
+    share = (wealth / total)[..., None]
+    least = 1e-3 * total / (supply * (supply.shape[1] + 1))
+    value = torch.maximum((share * expected).sum(1), least)
+    money = value[:, None, :, None] * value[:, None, None]
+    risk = wealth[..., None, None] * 0.5 * (covariance + covariance.mT) / money
+    ridge = 1e-6 * torch.diagonal(risk, dim1=-2, dim2=-1).mean(-1) + 1e-12
+    risk = risk + ridge[..., None, None] * torch.eye(value.shape[1], dtype=torch.float64)
+    beliefs = torch.log(torch.maximum(expected, 1e-3 * value[:, None]))
+    solution = clear_unchecked(beliefs, risk, wealth, cash_short, cash_long, supply, last_prices=value)
+    good = torch.isfinite(solution.prices) & (solution.prices > 0)
+    return np.ascontiguousarray(torch.where(good, solution.prices, value).numpy())
 
 
 class _Equilibrium(torch.autograd.Function):

@@ -36,7 +36,7 @@ _FIRST_STEP = 0.5
 _LONGEST_STEP = 2.0
 _SHORTEST_STEP = 1e-8
 _CORRECTIONS = 14  # evaluations after which a shorter step is tried
-_OTHER_STARTS = 12
+_EXTRA_RISK = 0.5  # return variance added where all assets are alike: without it a bold investor's demand is a staircase
 _FURTHEST = 60.0  # log prices this far from the start have run away
 
 # The investors of one market. covariance (B, N, N), expected, commission, held, short, long (B, N), wealth, cash_short,
@@ -85,6 +85,7 @@ def _pose(b, n, t, p, investors, desk):
             if t > 0.0:
                 c += t * ((mean[b, 0] if i == j else mean[b, 1]) - c)
             H[i, j] = 2.0 * W * c / (p[i] * p[j])
+        H[i, i] += 2.0 * _EXTRA_RISK * t
         desk.g[i] = expected / p[i] - 1.0
         desk.above[i] = commission / p[i]
         desk.below[i] = -desk.above[i] if investors.both_sides else 0.0
@@ -487,7 +488,7 @@ def _optimize(b, n, t, p, investors, w, state, row, desk):
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
-def _slope_solve(b, n, column, row_move, mu, pivot, m, p, investors, w, state, desk):
+def _slope_solve(b, n, t, column, row_move, mu, pivot, m, p, investors, w, state, desk):
     """Solve the free positions' equations for one perturbation; the share terms y = p dh / W stay in desk.d.
 
     ``column`` < n: the log price of that asset; ``column`` = n: the mixing share t, whose moves of the fixed positions
@@ -500,7 +501,7 @@ def _slope_solve(b, n, column, row_move, mu, pivot, m, p, investors, w, state, d
         if i < 0:
             continue
         if column < n:
-            v = -(1.0 + mu) if i == column else 0.0
+            v = -(1.0 + mu) - 4.0 * _EXTRA_RISK * t * w[i] if i == column else 0.0
             if not state[column] & 1 and state[column] != AT_REFERENCE:
                 v += H[i, column] * w[column]
         else:
@@ -508,7 +509,7 @@ def _slope_solve(b, n, column, row_move, mu, pivot, m, p, investors, w, state, d
             for k in range(n):
                 mean = investors.mean[b, 0] if i == k else investors.mean[b, 1]
                 v -= 2.0 * (mean - investors.covariance[b, i, k]) * investors.wealth[b] * w[k] / p[k]
-            v /= p[i]
+            v = v / p[i] - 2.0 * _EXTRA_RISK * w[i]
             for k in range(n):
                 v -= H[i, k] * desk.move[k]
         if a < 0:
@@ -529,14 +530,14 @@ def _slope_solve(b, n, column, row_move, mu, pivot, m, p, investors, w, state, d
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
-def _add_slopes(b, n, with_t, mu, pivot, m, p, investors, w, state, desk):
+def _add_slopes(b, n, t, with_t, mu, pivot, m, p, investors, w, state, desk):
     """Add investor b's derivative of demand by log prices to desk.J, and by t to desk.Jt."""
     W = investors.wealth[b]
     for j in range(n):
         fixed_weight = not state[j] & 1 and state[j] != AT_REFERENCE
         if not fixed_weight or m > 0:
             row_move = 0.0 if fixed_weight or pivot < 0 else -w[j]
-            _slope_solve(b, n, j, row_move, mu, pivot, m, p, investors, w, state, desk)
+            _slope_solve(b, n, t, j, row_move, mu, pivot, m, p, investors, w, state, desk)
             for i in range(n):
                 desk.J[i, j] += W / p[i] * desk.d[i]
         if fixed_weight:
@@ -558,7 +559,7 @@ def _add_slopes(b, n, with_t, mu, pivot, m, p, investors, w, state, desk):
             desk.Jt[i] += W / p[i] * v
             if pivot >= 0:
                 row_move -= v
-        _slope_solve(b, n, n, row_move, mu, pivot, m, p, investors, w, state, desk)
+        _slope_solve(b, n, t, n, row_move, mu, pivot, m, p, investors, w, state, desk)
         for i in range(n):
             desk.Jt[i] += W / p[i] * desk.d[i]
 
@@ -592,7 +593,7 @@ def _excess_demand(n, u, t, mixed, supply, p, investors, positions, desk, f, D):
             return False
         for i in range(n):
             desk.demand[i] += investors.wealth[b] * w[i] / p[i]
-        _add_slopes(b, n, mixed, mu, pivot, m, p, investors, w, state, desk)
+        _add_slopes(b, n, t if mixed else 0.0, mixed, mu, pivot, m, p, investors, w, state, desk)
     for i in range(n):
         q = desk.demand[i] / supply[i]
         if q > _LOW_DEMAND:
@@ -681,6 +682,7 @@ def _index_holding(b, n, p, cap, investors):
     mean = investors.mean
     W = investors.wealth[b]
     curvature = 2.0 * max(mean[b, 0] + (n - 1) * mean[b, 1], _EPS * mean[b, 0] + 1e-300)
+    curvature += 2.0 * _EXTRA_RISK * p * p / W
     least = max(-mean[b, 5], (1.0 - investors.cash_long[b]) / n) * W
     least = least / p if least > 0.0 else least / cap
     most = min(mean[b, 6], (1.0 + investors.cash_short[b]) / n) * W / p
@@ -961,13 +963,13 @@ def _follow_path(n, mixed, first_step, limit, supply, investors, positions, desk
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
-def _start_elsewhere(n, attempt, supply, centre, path):
-    """The starting points that are tried in turn where the branch fails: a fixed, evenly spread sequence."""
+def _start_elsewhere(n, attempt, top, path):
+    """The starting points that are tried in turn: a fixed, evenly spread sequence below log value ``top``."""
     share = 0.5
     for i in range(n):
         # Powers of the root of x^(n+1) = x + 1 spread evenly over the cube; 2^(-i/n) is near enough for any n.
         share = 2.0 ** (-(i + 1.0) / (n + 1.0)) * attempt
-        path.x[i] = centre - math.log(supply[i]) - 4.0 * (share - math.floor(share))
+        path.x[i] = top - 6.0 * (share - math.floor(share))
     path.x[n] = 1.0
 
 
@@ -1032,7 +1034,7 @@ def _settle_market(n, supply, investors, positions, desk, path, holdings):
             for j in range(n):
                 fixed_weight = not state[j] & 1 and state[j] != AT_REFERENCE
                 row_move = 0.0 if fixed_weight or pivot < 0 else -w[j]
-                _slope_solve(b, n, j, row_move, mu, pivot, m, p, investors, w, state, desk)
+                _slope_solve(b, n, 0.0, j, row_move, mu, pivot, m, p, investors, w, state, desk)
                 for i in range(n):
                     if state[i] & 1:
                         holdings[b, i] += W / p[i] * desk.d[i] * desk.Jt[j]
@@ -1051,13 +1053,14 @@ def _settle_market(n, supply, investors, positions, desk, path, holdings):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def find_markets(first, last, covariance, expected, commission, both_sides, held, wealth, short, long, cash_short,
-                 cash_long, supply, start, given, prices, holdings, weights, state, row, residual, evaluations,
+                 cash_long, supply, start, given, branch, others, prices, holdings, weights, state, row, residual, evaluations,
                  status):  # fmt: skip
     """Find the equilibria of markets ``first`` to ``last - 1``. The last seven arrays are results; a market whose status
     is SKIPPED on entry is passed over.
 
     covariance (E, B, N, N); expected, commission, held, short, long (E, B, N); wealth, cash_short, cash_long (E, B);
-    supply (E, N); start (E, N) prices to start from if ``given``. Units inside: one share is the whole supply.
+    supply (E, N). Tried in turn: the path from the prices start (E, N) if ``given``; the ``branch`` from the economy in
+    which all assets are alike; ``others`` starting points of a fixed sequence. Units inside: one share is the whole supply.
     """
     E, B, n = expected.shape
     desk = _new_desk(n)
@@ -1107,33 +1110,28 @@ def find_markets(first, last, covariance, expected, commission, both_sides, held
             for i in range(n):
                 path.x[i] = math.log(start[e, i] * supply[e, i])
             outcome, spent = _from_point(n, limit, one, investors, positions, desk, path)
-        centre = 0.0
-        branch = FOUND
-        if outcome != FOUND:
+        if outcome != FOUND and branch:
             price = _index_price(n, investors)
+            outcome = WORTHLESS
             if price > 0.0:
-                centre = math.log(price)
                 _settle_states(n, price, investors, positions)
                 for i in range(n):
-                    path.x[i] = centre
+                    path.x[i] = math.log(price)
                 path.x[n] = 1.0
                 outcome, more = _follow_path(n, True, _FIRST_STEP, limit, one, investors, positions, desk, path)
                 spent += more
-            else:
-                outcome = WORTHLESS
-                total = 0.0
-                for b in range(B):
-                    total += max(wealth[e, b], 0.0)
-                centre = math.log(total / (n + 1))
-            branch = outcome
-        attempt = 1
-        while outcome != FOUND and attempt <= _OTHER_STARTS:
-            _start_elsewhere(n, attempt, one, centre + 2.0, path)
+        failure = outcome
+        for attempt in range(1, others + 1):
+            if outcome == FOUND:
+                break
+            total = 0.0
+            for b in range(B):
+                total += max(wealth[e, b], 0.0)
+            _start_elsewhere(n, attempt, math.log(total), path)
             outcome, more = _from_point(n, 120, one, investors, positions, desk, path)
             spent += more
-            attempt += 1
         evaluations[e] = spent
-        status[e] = branch
+        status[e] = failure
         if outcome == FOUND:
             status[e] = FOUND
             residual[e], floor = _settle_market(n, one, investors, positions, desk, path, holdings[e])
@@ -1330,7 +1328,7 @@ def pull_back_equilibria(first, last, covariance, expected, commission, both_sid
             _, pivot, m, _ = _factor_free(n, row[e, b], -1, s, desk)
             if pivot >= 0:
                 mu = desk.rho[pivot] - _cost_slope(pivot, w, s, desk)
-            _add_slopes(b, n, False, mu, pivot, m, p, investors, w, s, desk)
+            _add_slopes(b, n, 0.0, False, mu, pivot, m, p, investors, w, s, desk)
         for i in range(n):
             for j in range(n):
                 A[i, j] = desk.J[j, i]
