@@ -123,10 +123,8 @@ def find_equilibrium_prices(
             ``.solution`` holds the others.
     """
     problems, batch, device = read_portfolios(
-        Sigma, expected_returns, commission, holdings, budget, short_leverage, long_leverage, commission_on
+        Sigma, expected_returns, commission, holdings, budget, short_leverage, long_leverage, commission_on, 3
     )
-    if not batch:
-        raise ValueError(f"`Sigma` must have shape (B, N, N) or (E, B, N, N), got {tuple(problems.covariance.shape[2:])}")
     E, _, N = problems.expected.shape
     S = read_per_market("supply", supply, batch, N).expand(E, N)
     per_market = {"supply": S.detach().numpy()}

@@ -253,11 +253,15 @@ def _refine(k, n, r, problem, book):
                     s += problem.risk[k, i - 1, m - 1] * _weight(k, m, book)
             below, above = _slopes(k, i, problem)
             book.rate[k, i] = r[i] - 2.0 * s - (below if book.state[k, i] == BELOW else above)
+    # The error of the marginals less what is common to them, beta: T maps that to zero, but only up to rounding.
+    for i in range(n):
+        if book.state[k, i] & 1 and i != last:
+            book.rate[k, i] -= book.rate[k, last]
+    book.rate[k, last] = 0.0
     for i in range(n):
         if book.state[k, i] & 1:
             s = 0.0
             for m in range(n):
-                # rate holds the error of the marginals here; T maps a constant to zero, so beta drops out.
                 s += book.T[k, i, m] * book.rate[k, m]
             book.place[k, i] = s
     for i in range(n):

@@ -54,7 +54,7 @@ def optimize_portfolio(
         ValueError: an input has a wrong shape or an inadmissible value.
     """
     problems, batch, device = read_portfolios(
-        Sigma, expected_returns, commission, holdings, budget, short_leverage, long_leverage, commission_on
+        Sigma, expected_returns, commission, holdings, budget, short_leverage, long_leverage, commission_on, 2
     )
     E, B, N = problems.expected.shape
     p = read_per_market("prices", prices, batch, N).expand(E, N)

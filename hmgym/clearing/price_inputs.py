@@ -54,6 +54,7 @@ def read_portfolios(
     short_leverage: Any,
     long_leverage: Any,
     commission_on: str,
+    least_ndim: int,
 ) -> tuple[Portfolios, tuple[int, ...], torch.device]:
     """The problems, their batch shape (``()``, ``(B,)`` or ``(E, B)``) and the device the results belong on."""
     if commission_on not in ("buys", "trades"):
@@ -62,8 +63,9 @@ def read_portfolios(
     device = next((x.device for x in given if isinstance(x, Tensor) and x.device.type != "cpu"), torch.device("cpu"))
     covariance = _read("Sigma", Sigma)
     shape = tuple(covariance.shape)
-    if covariance.ndim not in (2, 3, 4) or shape[-1] != shape[-2] or 0 in shape:
-        raise ValueError(f"`Sigma` must have shape (N, N), (B, N, N) or (E, B, N, N), all >= 1, got {shape}")
+    if not least_ndim <= covariance.ndim <= 4 or shape[-1] != shape[-2] or 0 in shape:
+        allowed = "(N, N), (B, N, N)" if least_ndim == 2 else "(B, N, N)"
+        raise ValueError(f"`Sigma` must have shape {allowed} or (E, B, N, N), all >= 1, got {shape}")
     batch, N = shape[:-2], shape[-1]
     full = (*batch, N)
 

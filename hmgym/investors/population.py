@@ -179,7 +179,6 @@ class Population:
         self.error_innovation = on_device(config.error_innovation * fundamental_seat).view(1, -1, 1)
         self.sentiment_innovation = on_device(config.sentiment_innovation * background).view(1, -1, 1)
         self.signal_weight = on_device(learner.signal_weight * (1.0 - background)).view(1, -1, 1)
-        self._background = on_device(background)
 
     def draw_traits(self, uniforms: Tensor) -> Traits:
         """Traits from uniforms (E, B, TRAIT_DRAWS)."""
@@ -196,11 +195,21 @@ class Population:
         )
 
     def draw_target_shares(self, uniforms: Tensor) -> Tensor:
-        """Target shares of all wealth (E, B) from uniforms: fixed for learners, Pareto (cut at 1 %) for the rest."""
+        """Target shares of all wealth (E, B) from uniforms: fixed for learners, Pareto (cut at 1 %) for the rest.
+
+        A cohort's target is its share of the background seats, whoever is rich in it: were the rich all among those
+        that ignore value, nobody would have the money to pull prices back to it.
+        """
         exponential = -torch.log(uniforms.clamp(min=_SMALLEST_TAIL))
-        pareto = torch.exp(exponential / self.config.wealth_tail) * self._background
+        pareto = torch.exp(exponential / self.config.wealth_tail)
+        pieces = [torch.full_like(pareto[:, : self.n_learners], self._learners_share)]
         rest = 1.0 - self._learners_share * self.n_learners
-        return rest * pareto / pareto.sum(-1, keepdim=True) + self._learners_share * (1.0 - self._background)
+        first, n_background = self.n_learners, self.n_investors - self.n_learners
+        for size in self.cohort_sizes:
+            cohort = pareto[:, first : first + size]
+            pieces.append(rest * size / n_background * (cohort / cohort.sum(-1, keepdim=True)))
+            first += size
+        return torch.cat(pieces, 1)
 
     def required_discount(self, cash_ratio: float) -> Tensor:
         """Log discount of price to value (N,) at which an average background investor would hold the market.

@@ -26,6 +26,11 @@ def test_every_target_is_met(simulation):
     assert simulation.residual < 1e-9
 
 
+def test_value_always_pulls(simulation):
+    """No market loses sight of value for good."""
+    assert np.abs(simulation.mispricing).max() < 1.5
+
+
 def test_the_learner_stays_a_minority(simulation):
     assert np.median(simulation.learner_share) < 0.3
 

@@ -51,6 +51,8 @@ def test_a_learner_has_a_tenth_and_the_rest_are_unequal():
     share = state.wealth / state.wealth.sum(1, keepdim=True)
     torch.testing.assert_close(share, state.target_share)
     torch.testing.assert_close(share[:, 0], torch.full((300,), 0.1, dtype=torch.float64))
+    torch.testing.assert_close(share[:, 1:11].sum(1), torch.full((300,), 0.9 * 10 / 19, dtype=torch.float64))
+    torch.testing.assert_close(share[:, 17:].sum(1), torch.full((300,), 0.9 * 3 / 19, dtype=torch.float64))
     largest = share.max(1).values
     assert 0.12 < float(largest.median()) < 0.3
     assert largest.max() < 0.5
