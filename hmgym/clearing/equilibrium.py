@@ -1,4 +1,4 @@
-"""``find_equilibrium_prices``: prices at which investors with price beliefs hold what is supplied, and their gradients."""
+"""``find_equilibrium_prices``: prices at which investors with price beliefs hold what is supplied, and gradients."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch.autograd.function import once_differentiable
 
 from hmgym.clearing import price_kernels as kernels
 from hmgym.clearing.clearing import clear_unchecked
-from hmgym.clearing.portfolio import _is_uniform, arrays, cotangents, kernel_order
-from hmgym.clearing.price_inputs import Portfolios, inadmissible, read_per_market, read_portfolios
+from hmgym.clearing.portfolio import arrays, cotangents, kernel_order
+from hmgym.clearing.price_inputs import Portfolios, inadmissible, is_uniform, read_per_market, read_portfolios
 from hmgym.clearing.solution import ClearingError
 from hmgym.clearing.threads import over_markets
 
 _LOST = "no equilibrium found: the branch could not be followed to its end, and no other start led to one"
 _WORTHLESS = (
-    "no equilibrium found: along the branch an asset's price falls to zero (nobody wants all of it at any price), and no "
-    "other start led to one"
+    "no equilibrium found: along the branch an asset's price falls to zero (nobody wants all of it at any price), and "
+    "no other start led to one"
 )
 
 
@@ -93,11 +93,11 @@ def find_equilibrium_prices(
 ) -> Tensor | EquilibriumSolution:
     """Find prices p at which the optimal holdings of all investors sum to the supply, ``sum_b h_b(p) = S``.
 
-    Each ``h_b(p)`` is that of ``optimize_portfolio``. With beliefs about prices there can be several equilibria or none.
-    The one returned lies on the branch that starts in the economy where all assets are alike (every investor's beliefs,
-    risk, holdings and limits averaged over the assets, supplies taken as units) and ends in the given one
-    (``docs/price_beliefs.md``). With ``initial_approximation`` it is the one on the path from there along which all
-    excess demands, in logarithms, shrink in proportion.
+    Each ``h_b(p)`` is that of ``optimize_portfolio``. With beliefs about prices there can be several equilibria or
+    none. The one returned lies on the branch that starts in an economy where all assets are alike (every investor's
+    beliefs, risk, holdings and limits averaged over the assets, supplies taken as units, some risk added) and ends in
+    the given one (``docs/price_beliefs.md``). With ``initial_approximation`` it is the one at the end of the path from
+    there along which all excess demands, in logarithms, shrink in proportion.
 
     Args:
         Sigma: ``(B, N, N)`` for one market or ``(E, B, N, N)``; this and the next six as in ``optimize_portfolio``.
@@ -114,8 +114,8 @@ def find_equilibrium_prices(
             ``converged``, instead of prices alone.
 
     Returns:
-        Prices ``(N,)`` or ``(E, N)``, float64, or the solution. Gradients (first order) flow from prices and holdings to
-        every input but ``initial_approximation``.
+        Prices ``(N,)`` or ``(E, N)``, float64, or the solution. Gradients (first order) flow from prices and holdings
+        to every input but ``initial_approximation``.
 
     Raises:
         ValueError: a shape or an option is wrong.
@@ -132,7 +132,7 @@ def find_equilibrium_prices(
     if initial_approximation is not None:
         start = read_per_market("initial_approximation", initial_approximation, batch, N).detach().expand(E, N)
         per_market["initial_approximation"] = start.numpy()
-    reasons = inadmissible(problems, per_market, _is_uniform(long_leverage, batch))
+    reasons = inadmissible(problems, per_market, is_uniform(long_leverage, batch))
     _require_buyers(problems, reasons)
     solution, status = _solve(problems, S, start, sorted(reasons))
     if not bool(solution.converged.all()):
@@ -245,7 +245,7 @@ class _Equilibrium(torch.autograd.Function):
         return out[:5]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, prices_bar: Tensor, holdings_bar: Tensor, *_: Any) -> Any:
         *tensors, prices, weights, state, row = ctx.saved_tensors
         inputs = arrays(ctx.both_sides, *tensors)
@@ -257,6 +257,3 @@ class _Equilibrium(torch.autograd.Function):
             np.ascontiguousarray(holdings_bar.numpy()), *kernel_order(bars, log_price_bar), supply_bar,
         )  # fmt: skip
         return (None, *(torch.from_numpy(x) for x in bars), torch.from_numpy(supply_bar))
-
-
-__all__ = ["EquilibriumSolution", "find_equilibrium_prices"]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hmgym.clearing import price_kernels as kernels
-from hmgym.clearing.price_inputs import Portfolios, inadmissible, read_per_market, read_portfolios
+from hmgym.clearing.price_inputs import Portfolios, inadmissible, is_uniform, read_per_market, read_portfolios
 from hmgym.clearing.threads import over_markets
 
 
@@ -47,8 +47,8 @@ def optimize_portfolio(
         commission_on: "buys" charges purchases, "trades" charges sales too.
 
     Returns:
-        Post-trade holdings in shares, ``batch + (N,)``, float64. Where several are optimal, one of them. Gradients (first
-        order) flow to every input; at a kink they are those of the set of limits that the solution stands at.
+        Post-trade holdings in shares, ``batch + (N,)``, float64. Where several are optimal, one of them. Gradients
+        (first order) flow to every input; at a kink they are those of the limits that the solution stands at.
 
     Raises:
         ValueError: an input has a wrong shape or an inadmissible value.
@@ -58,7 +58,7 @@ def optimize_portfolio(
     )
     E, B, N = problems.expected.shape
     p = read_per_market("prices", prices, batch, N).expand(E, N)
-    uniform = _is_uniform(long_leverage, batch)
+    uniform = is_uniform(long_leverage, batch)
     reasons = inadmissible(problems, {"prices": p.detach().numpy()}, uniform)
     if reasons:
         market, reason = next(iter(reasons.items()))
@@ -71,11 +71,6 @@ def optimize_portfolio(
     else:
         best = _solve(problems.both_sides, *tensors)[0]
     return best.reshape(*batch, N).to(device)
-
-
-def _is_uniform(limit: Any, batch: tuple[int, ...]) -> bool:
-    """Whether a limit is given per investor, not per asset."""
-    return bool(np.ndim(limit.detach() if isinstance(limit, Tensor) else limit) <= len(batch))
 
 
 def _solve(both_sides: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -112,7 +107,7 @@ class _Portfolio(torch.autograd.Function):
         return best
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, best_bar: Tensor) -> Any:
         *tensors, weights, state, row = ctx.saved_tensors
         *inputs, p = arrays(ctx.both_sides, *tensors)
@@ -135,6 +130,3 @@ def kernel_order(bars: list[Any], log_price_bar: Any) -> list[Any]:
     """Cotangents in the order of the adjoint kernels' arguments."""
     covariance, expected, commission, held, wealth, short, long, cash_short, cash_long = bars
     return [covariance, expected, commission, held, short, long, log_price_bar, wealth, cash_short, cash_long]
-
-
-__all__ = ["Portfolios", "optimize_portfolio"]

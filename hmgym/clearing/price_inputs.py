@@ -74,7 +74,7 @@ def read_portfolios(
 
     def per_asset(name: str, value: Any, scalar: bool) -> Tensor:
         x = _read(name, value)
-        if x.ndim == 0 and not scalar or x.ndim > 0 and x.shape[-1] != N:
+        if (x.ndim == 0 and not scalar) or (x.ndim > 0 and x.shape[-1] != N):
             raise ValueError(f"`{name}` must have shape {full}, got {tuple(x.shape)}")
         return _fit(name, x, full)
 
@@ -146,7 +146,7 @@ def inadmissible(
         require(~(room < 1.0 - 1e-12), "long_leverage", f">= 1/(N+1) = {least:.6g}", cash_long)
     else:
         require(~(room < 1.0 - 1e-12), "long_leverage", "such that the limits, cash's included, sum to >= 1", room)
-    if problems.covariance.detach().data_ptr() and not np.array_equal(covariance, covariance.swapaxes(-1, -2)):
+    if not np.array_equal(covariance, covariance.swapaxes(-1, -2)):
         largest = np.abs(covariance).max((-2, -1))
         asymmetry = np.abs(covariance - covariance.swapaxes(-1, -2)).max((-2, -1))
         require(
@@ -164,15 +164,18 @@ def inadmissible(
     return reasons
 
 
+def is_uniform(limit: Any, batch: tuple[int, ...]) -> bool:
+    """Whether a limit is given per investor, not per asset."""
+    return bool(np.ndim(limit.detach() if isinstance(limit, Tensor) else limit) <= len(batch))
+
+
 def _read(name: str, value: Any) -> Tensor:
     return as_float64(name, value).to("cpu")
 
 
 def _fit(name: str, x: Tensor, shape: tuple[int, ...], also: tuple[int, ...] | None = None) -> Tensor:
     """``x`` expanded to ``shape``."""
-    if x.ndim <= len(shape) and all(
-        k in (1, m) for k, m in zip(reversed(x.shape), reversed(shape), strict=False)
-    ):
+    if x.ndim <= len(shape) and all(k in (1, m) for k, m in zip(reversed(x.shape), reversed(shape), strict=False)):
         return x.expand(shape)
     allowed = " or ".join(str(s) for s in sorted({shape, also} - {None}, key=lambda s: len(s or ())))
     raise ValueError(f"`{name}` must have shape {allowed}, or one that broadcasts to it, got {tuple(x.shape)}")

@@ -219,7 +219,8 @@ def test_shapes_of_limits_and_commissions() -> None:
     assert plain.shape == (B, 3)
     per_investor = optimize_portfolio(**{**arguments, "short_leverage": [0.1363] * B, "commission": torch.zeros(B)})
     per_asset = optimize_portfolio(**{**arguments, "long_leverage": np.full((1, 3), 0.6878)})
-    both = optimize_portfolio(**{**arguments, "commission": np.zeros((B, 3)), "short_leverage": np.full((B, 3), 0.1363)})
+    full = {"commission": np.zeros((B, 3)), "short_leverage": np.full((B, 3), 0.1363)}
+    both = optimize_portfolio(**{**arguments, **full})
     for other in (per_investor, per_asset, both):
         torch.testing.assert_close(other, plain, rtol=0.0, atol=1e-13)
     lists = {name: np.asarray(x).tolist() for name, x in EXAMPLE.items()}
@@ -249,7 +250,7 @@ def test_gradcheck() -> None:
 
 
 def test_gradients_equal_central_differences() -> None:
-    """Along random directions of all inputs at once; where two step sizes disagree a kink lies between."""
+    """Along random directions of all inputs at once; at a kink the one-sided differences disagree."""
     smooth = 0
     for seed in range(150):
         problem = random_portfolio(1 + seed % 6, 50_000 + seed)
@@ -275,12 +276,12 @@ def test_gradients_equal_central_differences() -> None:
             return float((optimize_portfolio(**moved, commission_on=side) * bar).sum())
 
         try:
-            wide, narrow = ((at(e) - at(-e)) / (2.0 * e) for e in (2e-6, 1e-6))
+            left, right = ((at(0.0) - at(-1e-6)) / 1e-6, (at(1e-6) - at(0.0)) / 1e-6)
         except ValueError:
             continue  # the step leaves the admissible values, as where 1/(N+1) is the limit
-        if abs(wide - narrow) > 1e-6 * max(1.0, abs(narrow)):
+        if abs(left - right) > 1e-4 * max(1.0, abs(left)):
             continue
-        assert slope == pytest.approx(narrow, rel=1e-5, abs=1e-6), seed
+        assert slope == pytest.approx(0.5 * (left + right), rel=1e-5, abs=1e-6), seed
         smooth += 1
     assert smooth >= 50
 
