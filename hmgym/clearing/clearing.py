@@ -15,6 +15,7 @@ from hmgym.clearing.inputs import market_inputs
 from hmgym.clearing.solution import ClearingError, ClearingSolution
 from hmgym.clearing.threads import over_markets
 
+_NONE = np.zeros((1, 1, 1))  # what the kernel gets for a reference and a cost that are not there
 _SNAP = 1e-13  # the torch path's positions this close to a limit stand at it
 
 
@@ -171,7 +172,6 @@ def _solve(
         mean = (rich[..., None] * beliefs.detach()).sum(1) / rich.sum(1, keepdim=True)
         base = torch.exp(mean)
     costly = cost is not None
-    empty = np.zeros((1, 1, 1))
     prices, weights = np.empty((E, N)), np.empty((E, B, N + 1))
     state = np.zeros((E, B, N + 1), np.int8)
     residual, iterations, status = np.empty(E), np.zeros(E, np.int64), np.zeros(E, np.int64)
@@ -179,7 +179,7 @@ def _solve(
     over_markets(
         kernels.clear_markets, E, B,
         *(_array(x) for x in (beliefs, risk, wealth, short_leverage, long_leverage, supply, orders)),
-        costly, _array(reference) if reference is not None else empty, _array(cost) if cost is not None else empty,
+        costly, _NONE if reference is None else _array(reference), _NONE if cost is None else _array(cost),
         _array(base), prices, weights, state, residual, iterations, status,
     )  # fmt: skip
     failed = np.flatnonzero((status != kernels.CLEARED) & (status != kernels.REJECTED))
@@ -197,7 +197,7 @@ def _solve(
         )
         out_prices[rows], out_weights[rows], out_residual[rows] = again[0], again[1], again[3]
         converged[rows], out_state[rows] = again[5], again[6]
-    holdings = wealth.detach().clamp(min=0.0)[..., None] * out_weights[..., 1:] / out_prices[:, None]
+    holdings = torch.from_numpy(np.maximum(_array(wealth), 0.0)[..., None] * weights[..., 1:] / prices[:, None])
     return out_prices, out_weights, holdings, out_residual, torch.from_numpy(iterations), converged, out_state
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hmgym.clearing import price_kernels as kernels
-from hmgym.clearing.price_inputs import Portfolios, inadmissible, is_uniform, read_per_market, read_portfolios
+from hmgym.clearing.price_inputs import inadmissible, is_uniform, read_per_market, read_portfolios
 from hmgym.clearing.threads import over_markets
 
 

@@ -15,7 +15,7 @@ depends linearly on the row, and corners need no special case.
 
 The market's equilibrium is the end of a path f(u, t) = 0 from t = 1 to t = 0, followed by arc length (`_follow_path`).
 
-Names: E markets, B investors, n assets; b is an investor, i, j are assets, u log prices. ``_nrt=False`` switches numba's
+Names: E markets, B investors, n assets; b is an investor, i, j are assets, u log prices. ``_nrt=False`` turns numba's
 reference counting off where nothing is allocated: 2.3 ms -> 0.16 ms a market; it is safe because all arrays belong to
 the caller.
 """
@@ -902,7 +902,7 @@ def _follow_path(n, mixed, first_step, limit, supply, investors, positions, desk
             tolerance = min(1e-3, 1e-2 * reach) if reach > 1e-7 else 1e-9
             if not at_end:
                 good, spent, first = _correct(
-                    n, mixed, False, reach, slack, tolerance, supply, investors, positions, desk, path
+                    n, mixed, at_end, reach, slack, tolerance, supply, investors, positions, desk, path
                 )
                 evaluations += spent
                 if good and x[n] < 0.0:
@@ -920,7 +920,7 @@ def _follow_path(n, mixed, first_step, limit, supply, investors, positions, desk
                 for j in range(n):
                     size = max(size, abs(x[j]))
                 good, spent, first = _correct(
-                    n, mixed, True, reach, slack, 4.0 * _EPS * size, supply, investors, positions, desk, path
+                    n, mixed, at_end, reach, slack, 4.0 * _EPS * size, supply, investors, positions, desk, path
                 )
                 evaluations += spent
                 if good:
@@ -977,6 +977,7 @@ def _start_elsewhere(n, attempt, top, path):
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
 def _from_point(n, limit, supply, investors, positions, desk, path):
     """The equilibrium at the end of the path on which excess demand shrinks in proportion from what it is at path.x."""
+    mixed = limit < 0  # never; numba would compile everything anew for the literal
     for b in range(investors.wealth.size):
         total = investors.cash_long[b]
         for i in range(n):
@@ -987,7 +988,7 @@ def _from_point(n, limit, supply, investors, positions, desk, path):
             positions.state[b, i] = ABOVE
         positions.row[b] = 0
     path.x[n] = 0.0
-    if not _excess_demand(n, path.x, 0.0, False, supply, path.p, investors, positions, desk, path.f_start, path.D):
+    if not _excess_demand(n, path.x, 0.0, mixed, supply, path.p, investors, positions, desk, path.f_start, path.D):
         return LOST, 1
     largest = 0.0
     for i in range(n):
@@ -995,7 +996,7 @@ def _from_point(n, limit, supply, investors, positions, desk, path):
     if largest == 0.0:
         return FOUND, 1
     path.x[n] = 1.0
-    status, evaluations = _follow_path(n, False, 4.0, limit, supply, investors, positions, desk, path)
+    status, evaluations = _follow_path(n, mixed, 4.0, limit, supply, investors, positions, desk, path)
     return status, evaluations + 1
 
 
@@ -1005,7 +1006,8 @@ def _settle_market(n, supply, investors, positions, desk, path, holdings):
     proportion to the slopes of their demand. Returns the residual of those holdings, relative to supply, and the
     rounding of its own sum."""
     B = investors.wealth.size
-    solved = _excess_demand(n, path.x, 0.0, False, supply, path.p, investors, positions, desk, path.f, path.D)
+    mixed = n < 0  # never, see _from_point
+    solved = _excess_demand(n, path.x, 0.0, mixed, supply, path.p, investors, positions, desk, path.f, path.D)
     if not solved:
         return np.nan, 0.0
     p = path.p
@@ -1119,7 +1121,7 @@ def find_markets(first, last, covariance, expected, commission, both_sides, held
                 for i in range(n):
                     path.x[i] = math.log(price)
                 path.x[n] = 1.0
-                outcome, more = _follow_path(n, True, _FIRST_STEP, limit, one, investors, positions, desk, path)
+                outcome, more = _follow_path(n, branch, _FIRST_STEP, limit, one, investors, positions, desk, path)
                 spent += more
         failure = outcome
         for attempt in range(1, others + 1):
@@ -1129,7 +1131,7 @@ def find_markets(first, last, covariance, expected, commission, both_sides, held
             for b in range(B):
                 total += max(wealth[e, b], 0.0)
             _start_elsewhere(n, attempt, math.log(total), path)
-            outcome, more = _from_point(n, 120, one, investors, positions, desk, path)
+            outcome, more = _from_point(n, limit // 4, one, investors, positions, desk, path)
             spent += more
         evaluations[e] = spent
         status[e] = failure

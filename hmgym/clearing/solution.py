@@ -35,9 +35,7 @@ class ClearingSolution:
     @property
     def active_limits(self) -> Tensor:
         """``(E, B, N+1)`` int8: -1 where a position stands at the short limit, 1 at the long limit, 0 between."""
-        at_long = self.weights == self.long_leverage[..., None]
-        at_short = self.weights == -self.short_leverage[..., None]
-        return at_long.to(torch.int8) - at_short.to(torch.int8)
+        return active_limits(self.weights, self.short_leverage, self.long_leverage)
 
 
 class ClearingError(ValueError):
@@ -55,3 +53,10 @@ class ClearingError(ValueError):
         super().__init__(f"{len(markets)} of {n_markets} markets not cleared. " + "; ".join(shown))
         self.markets = markets
         self.solution = solution
+
+
+def active_limits(weights: Tensor, short_leverage: Tensor, long_leverage: Tensor) -> Tensor:
+    """``ClearingSolution.active_limits`` of some of its investors: ``weights (..., N+1)`` with their limits ``(...)``."""
+    at_long = weights == long_leverage[..., None]
+    at_short = weights == -short_leverage[..., None]
+    return at_long.to(torch.int8) - at_short.to(torch.int8)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hmgym.clearing import ClearingSolution
+from hmgym.clearing.solution import active_limits
 from hmgym.investors import Traits
 
 ACCOUNTS = ("households", "issuer", "bank", "exchange", "default_fund")
@@ -151,7 +152,8 @@ class Outcome:
     @property
     def active_limits(self) -> Tensor:
         """(E, L, N+1) int8: −1 where a learner's weight is at −κ, 1 at θ, else 0; cash first."""
-        return self.solution.active_limits[:, : self.reward.shape[1]]
+        learners = slice(None), slice(self.reward.shape[1])
+        return active_limits(self.solution.weights[learners], self.short_leverage, self.long_leverage)
 
 
 _Tensors = TypeVar("_Tensors", MarketState, Traits)
