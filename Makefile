@@ -48,7 +48,7 @@ lint: $(STAMP) ## Check style (ruff) and types (mypy, strict).
 	$(BIN)/mypy
 
 docs: $(DOCS_STAMP) ## Run the examples of the documentation and build it into site/.
-	$(BIN)/python -m pytest --doctest-glob='*.md' -o filterwarnings= README.md docs
+	$(BIN)/python -m pytest tests/test_documentation.py
 	$(BIN)/mkdocs build --strict --quiet
 	@echo 'Built site/index.html'
 
