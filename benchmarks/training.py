@@ -1,8 +1,9 @@
 """Does PPO beat the best constant policy? Several training seeds on each environment.
 
 ``python -m benchmarks.training`` trains what is not trained yet (a run that was cut off goes on from its checkpoint),
-gathers the reports in ``benchmarks/results/training.json`` and draws ``docs/images/learning_curves.png``. The seed of
-training is the unit: the interval is that of the mean, over seeds, of the paired difference to the best constant.
+gathers the reports in ``benchmarks/results/training.json``, draws ``docs/images/learning_curves.png`` and copies an
+episode beside it. The seed of training is the unit: the interval is that of the mean, over seeds, of the paired
+difference to the best constant.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -27,7 +29,7 @@ ENVIRONMENTS = ("hmgym/Leverage-v0", "hmgym/Beliefs-v0")
 
 
 def train_all(runs: Path, environments: Iterable[str], seeds: range, options: list[str], workers: int) -> None:
-    """Run ``train.py`` for every environment and seed that has no report yet, ``workers`` at a time, one thread each."""
+    """Run ``train.py`` for every environment and seed without a report, ``workers`` at a time, one thread each."""
 
     def train(job: tuple[str, int]) -> None:
         env_id, seed = job
@@ -126,6 +128,7 @@ def main() -> None:
     command = " ".join(["python -m benchmarks.training", f"--seeds {arguments.seeds}", *options])
     arguments.out.write_text(json.dumps({"command": command, "environments": gathered}, indent=1) + "\n")
     draw(gathered, arguments.figure)
+    shutil.copy(_folder(arguments.runs, arguments.env[0], 0) / "episode.png", arguments.figure.parent / "episode.png")
 
 
 if __name__ == "__main__":

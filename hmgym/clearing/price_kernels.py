@@ -41,8 +41,10 @@ _LOW_DEMAND = 0.05  # below this share of supply, log demand continues as a stra
 _FIRST_STEP = 0.5
 _LONGEST_STEP = 0.5  # with 2, four of 980 random markets left their branch for another; with 0.5 none
 _SHORTEST_STEP = 1e-8
+_NEAR = 0.01  # log excess demand of a point that counts as on the path
 _CORRECTIONS = 14  # evaluations after which a shorter step is tried
 _EXTRA_RISK = 0.5  # return variance added where all assets are alike, or bold investors' demand is a staircase
+_ELSEWHERE = 120  # evaluations that one of the other starts may take
 _FURTHEST = 60.0  # log prices this far from the start have run away
 
 # The investors of one market. covariance (B, N, N), expected, commission, held, short, long (B, N), wealth, cash_short,
@@ -821,6 +823,12 @@ def _correct(n, mixed, at_end, step, slack, tolerance, supply, investors, positi
             return False, k + 1, first
         if at_end and size < 1e-9 and size > 0.5 * before:
             return True, k + 1, first
+        if size <= tolerance and norm <= _NEAR:
+            # Where the equations are steep a small correction may still lead over a stair; it is left to the next step.
+            if at_end:
+                for j in range(n + 1):
+                    path.x[j] += path.rhs[j]
+            return True, k + 1, first
         damping = min(1.0, allowed / size) if size > 0.0 else 1.0
         gone += damping * size
         if gone > 4.0 * allowed:
@@ -828,8 +836,6 @@ def _correct(n, mixed, at_end, step, slack, tolerance, supply, investors, positi
         for j in range(n + 1):
             path.move[j] = path.rhs[j]
             path.x[j] += damping * path.rhs[j]
-        if size <= tolerance:
-            return True, k + 1, first
     return False, rounds, first
 
 
@@ -1131,7 +1137,7 @@ def find_markets(first, last, covariance, expected, commission, both_sides, held
             for b in range(B):
                 total += max(wealth[e, b], 0.0)
             _start_elsewhere(n, attempt, math.log(total), path)
-            outcome, more = _from_point(n, limit // 4, one, investors, positions, desk, path)
+            outcome, more = _from_point(n, _ELSEWHERE + 0 * n, one, investors, positions, desk, path)
             spent += more
         evaluations[e] = spent
         status[e] = failure
