@@ -38,7 +38,7 @@ class Arguments:
     """algorithm of stable-baselines3"""
     env: str = "hmgym/Leverage-v0"
     """id of the environment"""
-    timesteps: int = 3_000_000
+    timesteps: int = 2_000_000
     """environment steps, over all markets together"""
     num_envs: int = 256
     """markets side by side"""
