@@ -28,6 +28,8 @@ from hmgym.agents.report import (
 )
 from hmgym.agents.sb3.progress import ProgressBar
 from hmgym.agents.sb3.training import ALGORITHMS, TrainingPlan, train
+from hmgym.analysis import plausibility
+from hmgym.envs import make_markets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,12 +134,15 @@ def main(argv: list[str]) -> int:
     learning_curve_figure(report).savefig(out / "learning_curve.png", dpi=120)
     series = record_episode(result.policy, arguments.env, seed=plan.seed, env_kwargs=env_kwargs)
     episode_figure(series, f"{arguments.env}: one episode of the trained policy").savefig(out / "episode.png", dpi=120)
+    economy = make_markets(arguments.env, 1, **env_kwargs).config
+    plausibility.plot(plausibility.simulate(economy, seeds=range(24)), out / "plausibility.png")
 
     print()
     print(comparison_table(report))
     print(
         f"\n{report['env_steps']:,} environment steps in {report['seconds']:.0f} s "
-        f"({report['frames_per_second']:,.0f} a second); wrote {out}/report.json, learning_curve.png, episode.png"
+        f"({report['frames_per_second']:,.0f} a second); wrote {out}/report.json "
+        "and learning_curve.png, episode.png, plausibility.png beside it"
     )
     return 0
 

@@ -51,7 +51,7 @@ def stress_clearing(n_markets: int, seed: int) -> list[dict[str, Any]]:
                     failures += int((~solution.converged).sum())
                     rescued -= int((~solution.converged).sum())
                     nan += int(solution.holdings.isnan().any(-1).any(-1).sum())
-                    residual = max(residual, float(solution.residual.nan_to_num(0.0).max()))
+                    residual = max(residual, float(solution.residual.nan_to_num(torch.inf).max()))
                     iterations = max(iterations, int(solution.iterations.max()))
                     left, part = left - size, part + 1
                     bar.update(size)
@@ -70,7 +70,7 @@ def stress_economy(steps: int) -> dict[str, Any]:
         "not_cleared": simulation.not_cleared,
         "worst_residual": simulation.residual,
         "worst_conservation_error": simulation.conservation,
-        "nan": int(np.isnan(simulation.returns).sum()),
+        "nan": int(np.isnan(simulation.returns).sum() + np.isnan(simulation.mispricing).sum()),
     }
 
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from hmgym.clearing import ClearingError, ClearingSolution, clear_market
+from hmgym.clearing import (
+    ClearingError,
+    ClearingSolution,
+    EquilibriumSolution,
+    clear_market,
+    find_equilibrium_prices,
+    optimize_portfolio,
+)
 from hmgym.envs import register_environments
 from hmgym.market import Action, Market, MarketConfig
 
@@ -12,10 +19,13 @@ __all__ = [
     "Action",
     "ClearingError",
     "ClearingSolution",
+    "EquilibriumSolution",
     "Market",
     "MarketConfig",
     "__version__",
     "clear_market",
+    "find_equilibrium_prices",
+    "optimize_portfolio",
 ]
 
 register_environments()

@@ -136,6 +136,8 @@ def record_episode(
 def learning_curve_figure(report: Mapping[str, Any]) -> Figure:
     """Mean return of the exploring policy against environment steps, gradient steps and seconds."""
     figure = _figure(12.0, 3.8)
+    from matplotlib.ticker import EngFormatter
+
     axes = figure.subplots(1, 3, sharey=True)
     curve = report["curve"]
     returns = [point["mean_return"] for point in curve]
@@ -150,6 +152,7 @@ def learning_curve_figure(report: Mapping[str, Any]) -> Figure:
         for style, (name, baseline) in zip(("--", "-.", ":"), report["baselines"].items(), strict=False):
             axis.axhline(baseline["mean"], color=_GREY, linestyle=style, label=name.replace("_", " "))
         axis.set_xlabel(label)
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("sum of rewards an episode")
     axes[-1].legend(fontsize=8, loc="best")

@@ -250,6 +250,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="write the table as JSON")
     parser.add_argument("--figure", type=Path, help="write the picture")
     options = parser.parse_args(arguments)
+    for path in (options.out, options.figure):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
     config = MarketConfig(fundamentals=options.fundamentals)
     simulation = simulate(
         config, seeds=range(options.seeds), months=options.months, burn_in=options.burn_in, progress=True

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from hmgym.clearing.clearing import clear_market, clear_unchecked
+from hmgym.clearing.equilibrium import EquilibriumSolution, find_equilibrium_prices
+from hmgym.clearing.portfolio import optimize_portfolio
 from hmgym.clearing.solution import ClearingError, ClearingSolution
 
-__all__ = ["ClearingError", "ClearingSolution", "clear_market", "clear_unchecked"]
+__all__ = [
+    "ClearingError",
+    "ClearingSolution",
+    "EquilibriumSolution",
+    "clear_market",
+    "clear_unchecked",
+    "find_equilibrium_prices",
+    "optimize_portfolio",
+]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hmgym.clearing import kernels
-from hmgym.clearing.threads import over_markets
+from hmgym.clearing.threads import as_array, over_markets
 
 
 def pull_back(
@@ -42,13 +42,13 @@ def pull_back(
     E, B, n = weights.shape
     N = n - 1
     costly = cost is not None
-    out = [np.empty(shape) for shape in ((E, B, N), (E, B, N, N), (E, B), (E, B), (E, B), (E, N), (E, N))]
-    out += [np.empty((E, B, N)) if costly else np.empty((1, 1, 1)) for _ in range(2)]
+    out = [np.zeros(shape) for shape in ((E, B, N), (E, B, N, N), (E, B), (E, B), (E, B), (E, N), (E, N))]
+    out += [np.zeros((E, B, N)) if costly else np.zeros((1, 1, 1)) for _ in range(2)]
     over_markets(
         kernels.pull_back_markets, E, B,
-        *(_array(x) for x in (risk, wealth, supply, prices, weights, state)),
-        _array(reference) if reference is not None else np.zeros((1, 1, 1)), costly,
-        *(_array(x) for x in (prices_bar, weights_bar, holdings_bar)), *out,
+        *(as_array(x) for x in (risk, wealth, supply, prices, weights, state)),
+        np.zeros((1, 1, 1)) if reference is None else as_array(reference), costly,
+        *(as_array(x) for x in (prices_bar, weights_bar, holdings_bar)), *out,
     )  # fmt: skip
     bars: list[Tensor | None] = [torch.from_numpy(x) for x in out]
     if not costly:
@@ -67,6 +67,13 @@ def _with_torch(
     holdings_bar: Tensor,
 ) -> tuple[Tensor | None, ...]:
     _, risk, wealth, short, long, supply, _, reference, cost = inputs
+    cleared = prices > 0
+    # A market that did not clear takes part as one without cotangents: its gradients are zero.
+    prices = torch.where(cleared, prices, torch.ones_like(prices))
+    weights = torch.where(cleared[:, None, :1], weights, torch.zeros_like(weights))
+    prices_bar = torch.where(cleared, prices_bar, torch.zeros_like(prices_bar))
+    weights_bar = torch.where(cleared[:, None, :1], weights_bar, torch.zeros_like(weights_bar))
+    holdings_bar = torch.where(cleared[:, None], holdings_bar, torch.zeros_like(holdings_bar))
     assert risk is not None
     assert wealth is not None
     assert supply is not None
@@ -163,7 +170,3 @@ def _smooth_cost_slopes(x: Tensor, cost: Tensor, tau: Tensor) -> tuple[Tensor, T
     by_width = torch.where(cost > 0, -c * x / total**2 * (1.0 + width / root), torch.zeros_like(x))
     by_cost = torch.where(cost > 0, x / total, torch.zeros_like(x)) - by_width * width / c
     return by_cost, by_x, by_width / c
-
-
-def _array(x: Tensor) -> np.ndarray[Any, Any]:
-    return np.ascontiguousarray(x.detach().numpy())

@@ -204,6 +204,8 @@ class Markets(Batch):
         money = self.wealth * weights[1:]
         excess = sum_over(money, 1) + self.orders - value
         rounding = 16.0 * EPS * (sum_over(money.abs(), 1) + self.orders.abs() + value)
+        # Where rounding leaves more than this of the supply unplaced, the market has not cleared.
+        rounding = torch.minimum(rounding, 1e-6 * value)
         return excess, torch.where(excess.abs() <= rounding, 0.0, excess.abs() / value).amax(0)
 
     def worst(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from hmgym.clearing.adjoint import pull_back
 from hmgym.clearing.batched import clear_batched
 from hmgym.clearing.inputs import market_inputs
 from hmgym.clearing.solution import ClearingError, ClearingSolution
-from hmgym.clearing.threads import over_markets
+from hmgym.clearing.threads import as_array, over_markets
 
 _NONE = np.zeros((1, 1, 1))  # what the kernel gets for a reference and a cost that are not there
 _SNAP = 1e-13  # the torch path's positions this close to a limit stand at it
@@ -70,7 +70,8 @@ def clear_market(
 
     Returns:
         A ``ClearingSolution``. Unbatched inputs ``(B, ...)`` give an unbatched solution. Gradients flow from prices,
-        weights and holdings to every input; at a kink they are those of the active set that the solution has.
+        weights and holdings to every input; at a kink they are those of the active set that the solution has, and a
+        market that was not cleared has none. They are of first order (of any order with ``smoothing``).
 
     Raises:
         ValueError: a shape, dtype or option is wrong.
@@ -178,9 +179,9 @@ def _solve(
     status[rejected] = kernels.REJECTED
     over_markets(
         kernels.clear_markets, E, B,
-        *(_array(x) for x in (beliefs, risk, wealth, short_leverage, long_leverage, supply, orders)),
-        costly, _NONE if reference is None else _array(reference), _NONE if cost is None else _array(cost),
-        _array(base), prices, weights, state, residual, iterations, status,
+        *(as_array(x) for x in (beliefs, risk, wealth, short_leverage, long_leverage, supply, orders)),
+        costly, _NONE if reference is None else as_array(reference), _NONE if cost is None else as_array(cost),
+        as_array(base), prices, weights, state, residual, iterations, status,
     )  # fmt: skip
     failed = np.flatnonzero((status != kernels.CLEARED) & (status != kernels.REJECTED))
     out_prices, out_weights = torch.from_numpy(prices), torch.from_numpy(weights)
@@ -197,7 +198,7 @@ def _solve(
         )
         out_prices[rows], out_weights[rows], out_residual[rows] = again[0], again[1], again[3]
         converged[rows], out_state[rows] = again[5], again[6]
-    holdings = torch.from_numpy(np.maximum(_array(wealth), 0.0)[..., None] * weights[..., 1:] / prices[:, None])
+    holdings = torch.from_numpy(np.maximum(as_array(wealth), 0.0)[..., None] * weights[..., 1:] / prices[:, None])
     return out_prices, out_weights, holdings, out_residual, torch.from_numpy(iterations), converged, out_state
 
 
@@ -258,13 +259,12 @@ class _Clearing(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
+        if ctx.smoothing == 0.0 and torch.is_grad_enabled():
+            raise RuntimeError(
+                "`clear_market` has second derivatives only with `smoothing` > 0, got `create_graph=True`"
+            )
         *tensors, prices, weights, state = ctx.saved_tensors
         return (None, *pull_back(ctx.smoothing, tensors, prices, weights, state, *cotangents[:3]))
-
-
-def _array(x: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """A C-contiguous view of a tensor, or a copy where it is none."""
-    return np.ascontiguousarray(x.detach().numpy())
 
 
 def _unbatched(solution: ClearingSolution, batched: bool) -> ClearingSolution:

@@ -17,6 +17,7 @@ from hmgym.clearing.price_inputs import Portfolios, inadmissible, is_uniform, re
 from hmgym.clearing.solution import ClearingError
 from hmgym.clearing.threads import over_markets
 
+_OTHER_STARTS = 12
 _LOST = "no equilibrium found: the branch could not be followed to its end, and no other start led to one"
 _WORTHLESS = (
     "no equilibrium found: along the branch an asset's price falls to zero (nobody wants all of it at any price), and "
@@ -181,20 +182,21 @@ def _find(settings: tuple[bool, Tensor | None, list[int]], *tensors: Tensor) -> 
     status[rejected] = kernels.SKIPPED
     begin = None if start is None else np.ascontiguousarray(start.numpy())
     out = _run(inputs, status, begin, branch=True, others=0)
-    for again in range(2):
+    # Where the branch cannot be followed: other starts, in this order.
+    for start_of in (_log_price_equilibrium, _free_trade_equilibrium, None):
         rows = np.flatnonzero((status == kernels.LOST) | (status == kernels.WORTHLESS))
         if rows.size == 0:
             break
         part = [x if isinstance(x, bool) else np.ascontiguousarray(x[rows]) for x in inputs]
         reached = np.zeros(rows.size, np.int64)
-        begin = _log_price_equilibrium(tensors, rows) if again == 0 else None
-        result = _run(part, reached, begin, branch=False, others=12 * again)
-        result[3][:] += out[3][rows]  # iterations
+        begin = None if start_of is None else start_of(part)
+        result = _run(part, reached, begin, branch=False, others=_OTHER_STARTS if start_of is None else 0)
+        result[3] += out[3][rows]
+        out[3][rows] = result[3]  # iterations
         found = reached == kernels.FOUND
         for whole, piece in zip(out, result, strict=True):
             whole[rows[found]] = piece[found]
         status[rows[found]] = kernels.FOUND
-        out[3][rows] = result[3]
     prices, holdings, residual, iterations, weights, state, row = (torch.from_numpy(x) for x in out)
     return prices, holdings, residual, iterations, torch.from_numpy(status), weights, state, row
 
@@ -212,24 +214,29 @@ def _run(inputs: list[Any], status: Any, start: Any, *, branch: bool, others: in
     return [prices, holdings, residual, iterations, weights, state, row]
 
 
-def _log_price_equilibrium(tensors: tuple[Tensor, ...], rows: Any) -> Any:
+def _log_price_equilibrium(inputs: list[Any]) -> Any:
     """Prices that clear the markets if investors expect the same prices in logarithms, with risk taken at the mean of
     what they expect: a convex problem with one solution, and often close to one here."""
-    covariance, expected, _, _, wealth, _, _, cash_short, cash_long, supply = (
-        x.detach()[torch.from_numpy(rows)] for x in tensors
-    )
-    total = wealth.sum(1, keepdim=True)
-    share = (wealth / total)[..., None]
+    covariance, expected, _, _, _, wealth, _, _, cash_short, cash_long, supply = inputs
+    total = wealth.sum(1, keepdims=True)
     least = 1e-3 * total / (supply * (supply.shape[1] + 1))
-    value = torch.maximum((share * expected).sum(1), least)
-    money = value[:, None, :, None] * value[:, None, None]
-    risk = wealth[..., None, None] * 0.5 * (covariance + covariance.mT) / money
-    ridge = 1e-6 * torch.diagonal(risk, dim1=-2, dim2=-1).mean(-1) + 1e-12
-    risk = risk + ridge[..., None, None] * torch.eye(value.shape[1], dtype=torch.float64)
-    beliefs = torch.log(torch.maximum(expected, 1e-3 * value[:, None]))
-    solution = clear_unchecked(beliefs, risk, wealth, cash_short, cash_long, supply, last_prices=value)
-    good = torch.isfinite(solution.prices) & (solution.prices > 0)
-    return np.ascontiguousarray(torch.where(good, solution.prices, value).numpy())
+    value = np.maximum(((wealth / total)[..., None] * expected).sum(1), least)
+    risk = wealth[..., None, None] * covariance / (value[:, None, :, None] * value[:, None, None])
+    ridge = 1e-6 * np.einsum("ebii->eb", risk) / supply.shape[1] + 1e-12
+    risk = risk + ridge[..., None, None] * np.eye(supply.shape[1])
+    beliefs = np.log(np.maximum(expected, 1e-3 * value[:, None]))
+    tensors = (torch.from_numpy(x) for x in (beliefs, risk, wealth, cash_short, cash_long, supply))
+    prices = clear_unchecked(*tensors, last_prices=torch.from_numpy(value)).prices.numpy()
+    return np.where(prices > 0, prices, value)
+
+
+def _free_trade_equilibrium(inputs: list[Any]) -> Any:
+    """Prices that clear the markets without commissions."""
+    free = list(inputs)
+    free[2] = np.zeros_like(inputs[2])
+    status = np.zeros(inputs[1].shape[0], np.int64)
+    prices = _run(free, status, None, branch=True, others=0)[0]
+    return np.where(prices > 0, prices, inputs[5].sum(1, keepdims=True) / (inputs[-1] * (inputs[-1].shape[1] + 1)))
 
 
 class _Equilibrium(torch.autograd.Function):

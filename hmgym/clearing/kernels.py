@@ -50,6 +50,7 @@ _SEARCHES = 40  # iterations before the search stops at the first kink (Katzenel
 _FRESH_START = 20  # iterations after which portfolios are rebuilt, so that pivots do not drift
 _FINAL_STEP = 1e-8  # relative residual at which one more linear step leaves only rounding
 _MAX_ITERATIONS = 400
+_LARGEST_FLOOR = 1e-6  # where rounding leaves more than this of the supply unplaced, the market has not cleared
 
 # The problem of all investors of one market: limits and references (B, n), slopes of the cost (B, n), risk (B, N, N).
 Problem = namedtuple("Problem", "costly lower upper reference slope_below slope_above risk")
@@ -561,7 +562,7 @@ def _settle_solution(n, market, problem, book, prices, weights):
             if market.wealth[k] > 0.0:
                 holdings += market.wealth[k] * weights[k, i + 1] / prices[i]
         residual = max(residual, abs(holdings) / market.supply[i])
-    if not residual <= max(1e-9, floor):
+    if not residual <= max(1e-9, min(floor, _LARGEST_FLOOR)):
         return NOT_CONVERGED, residual
     return CLEARED, residual
 
@@ -627,12 +628,15 @@ def pull_back_markets(first, last, risk, wealth, supply, prices, weights, state,
                       weights_bar, holdings_bar, beliefs_bar, risk_bar, wealth_bar, short_bar, long_bar, supply_bar,
                       orders_bar, reference_bar, cost_bar):  # fmt: skip
     """Adjoint of ``clear_markets``: cotangents of prices (E, N), weights (E, B, N+1) and holdings (E, B, N) in, those
-    of every input out (the last nine arrays). A market that did not clear (NaN prices) gets NaN, as its value is."""
+    of every input out (the last nine arrays, zero on entry). A market that did not clear (NaN prices) keeps its zeros,
+    so that it does not spoil parameters that it shares with others."""
     _, B, n = weights.shape
     N = n - 1
     T, free_count, unused = np.zeros((B, n, n)), np.zeros(B, np.int64), np.zeros((1, n))
     omega, q, a, u_bar, M = np.zeros((B, n)), np.zeros(n), np.zeros(n), np.zeros(N), np.zeros((N, N))
     for e in range(first, last):
+        if not prices[e, 0] > 0.0:
+            continue
         book = Book(T, state[e], unused, unused, unused, unused, unused, unused, free_count)
         for i in range(N):
             u_bar[i] = prices[e, i] * prices_bar[e, i]

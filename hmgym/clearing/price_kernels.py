@@ -44,7 +44,8 @@ _SHORTEST_STEP = 1e-8
 _NEAR = 0.01  # log excess demand of a point that counts as on the path
 _CORRECTIONS = 14  # evaluations after which a shorter step is tried
 _EXTRA_RISK = 0.5  # return variance added where all assets are alike, or bold investors' demand is a staircase
-_ELSEWHERE = 120  # evaluations that one of the other starts may take
+_EVALUATIONS = 1500  # of all demand, along one path
+_ELSEWHERE = 120  # the same for each of the other starts
 _FURTHEST = 60.0  # log prices this far from the start have run away
 
 # The investors of one market. covariance (B, N, N), expected, commission, held, short, long (B, N), wealth, cash_short,
@@ -53,20 +54,20 @@ _FURTHEST = 60.0  # log prices this far from the start have run away
 Investors = namedtuple(
     "Investors", "covariance expected commission held wealth short long cash_short cash_long both_sides mean"
 )
-# The problem of the investor in hand and scratch, all (n,) but H, R (n, n).
+# The problem of the investor in hand and scratch, all (n,) but H, R, J (n, n); shares is W / p.
 Desk = namedtuple(
-    "Desk", "H g below above reference kinked lower upper rho scale z d R order free dm dc dh move demand J Jt"
+    "Desk", "H g below above reference kinked lower upper rho scale z d R order free dm dc dh move demand J Jt shares"
 )
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def _new_desk(n):
     """Scratch for one investor at a time."""
-    v = np.zeros((16, n))
+    v = np.zeros((17, n))
     return Desk(
         np.zeros((n, n)), v[0], v[1], v[2], v[3], np.zeros(n, np.int8), v[4], v[5], v[6], v[7], v[8], v[9],
         np.zeros((n, n)), np.zeros(n, np.int64), np.zeros(n, np.int64), v[10], v[11], v[12], v[13], v[14],
-        np.zeros((n, n)), v[15],
+        np.zeros((n, n)), v[15], v[16],
     )  # fmt: skip
 
 
@@ -76,6 +77,9 @@ def _pose(b, n, t, p, investors, desk):
     W = investors.wealth[b]
     mean = investors.mean
     H = desk.H
+    for i in range(n):
+        desk.shares[i] = W / p[i]
+    twice = 2.0 / W
     for i in range(n):
         expected = investors.expected[b, i]
         commission = investors.commission[b, i]
@@ -88,11 +92,13 @@ def _pose(b, n, t, p, investors, desk):
             held += t * (mean[b, 4] - held)
             short += t * (mean[b, 5] - short)
             long += t * (mean[b, 6] - long)
-        for j in range(n):
+        scale = twice * desk.shares[i]
+        for j in range(i + 1):
             c = investors.covariance[b, i, j]
             if t > 0.0:
                 c += t * ((mean[b, 0] if i == j else mean[b, 1]) - c)
-            H[i, j] = 2.0 * W * c / (p[i] * p[j])
+            H[i, j] = scale * desk.shares[j] * c
+            H[j, i] = H[i, j]
         H[i, i] += 2.0 * _EXTRA_RISK * t
         desk.g[i] = expected / p[i] - 1.0
         desk.above[i] = commission / p[i]
@@ -513,7 +519,7 @@ def _slope_solve(b, n, t, column, row_move, mu, pivot, m, p, investors, w, state
             v = desk.dm[i] - _trade_sign(i, w, state, investors, desk) * desk.dc[i]
             for k in range(n):
                 mean = investors.mean[b, 0] if i == k else investors.mean[b, 1]
-                v -= 2.0 * (mean - investors.covariance[b, i, k]) * investors.wealth[b] * w[k] / p[k]
+                v -= 2.0 * (mean - investors.covariance[b, i, k]) * desk.shares[k] * w[k]
             v = v / p[i] - 2.0 * _EXTRA_RISK * w[i]
             for k in range(n):
                 v -= H[i, k] * desk.move[k]
@@ -544,9 +550,9 @@ def _add_slopes(b, n, t, with_t, mu, pivot, m, p, investors, w, state, desk):
             row_move = 0.0 if fixed_weight or pivot < 0 else -w[j]
             _slope_solve(b, n, t, j, row_move, mu, pivot, m, p, investors, w, state, desk)
             for i in range(n):
-                desk.J[i, j] += W / p[i] * desk.d[i]
+                desk.J[i, j] += desk.shares[i] * desk.d[i]
         if fixed_weight:
-            desk.J[j, j] -= W / p[j] * w[j]
+            desk.J[j, j] -= desk.shares[j] * w[j]
     if with_t:
         mean = investors.mean
         row_move = 0.0
@@ -561,12 +567,12 @@ def _add_slopes(b, n, t, with_t, mu, pivot, m, p, investors, w, state, desk):
             elif state[i] == AT_REFERENCE:
                 v = p[i] * (mean[b, 4] - investors.held[b, i]) / W
             desk.move[i] = v
-            desk.Jt[i] += W / p[i] * v
+            desk.Jt[i] += desk.shares[i] * v
             if pivot >= 0:
                 row_move -= v
         _slope_solve(b, n, t, n, row_move, mu, pivot, m, p, investors, w, state, desk)
         for i in range(n):
-            desk.Jt[i] += W / p[i] * desk.d[i]
+            desk.Jt[i] += desk.shares[i] * desk.d[i]
 
 
 # Where the market stands: w, state (B, n), row (B,), and a copy to come back to.
@@ -1046,7 +1052,7 @@ def _settle_market(n, supply, investors, positions, desk, path, holdings):
                 _slope_solve(b, n, 0.0, j, row_move, mu, pivot, m, p, investors, w, state, desk)
                 for i in range(n):
                     if state[i] & 1:
-                        holdings[b, i] += W / p[i] * desk.d[i] * desk.Jt[j]
+                        holdings[b, i] += desk.shares[i] * desk.d[i] * desk.Jt[j]
     residual = 0.0
     floor = 0.0
     for i in range(n):
@@ -1114,7 +1120,7 @@ def find_markets(first, last, covariance, expected, commission, both_sides, held
         positions = Positions(weights[e], state[e], row[e], kept_w, kept_state, kept_row)
         outcome = LOST
         spent = 0
-        limit = 400 + 40 * n
+        limit = _EVALUATIONS + 0 * n
         if given:
             for i in range(n):
                 path.x[i] = math.log(start[e, i] * supply[e, i])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 
 # Below this many portfolios on one thread, starting another costs more than it saves.
@@ -33,6 +34,11 @@ def over_markets(kernel: Callable[..., None], n_markets: int, n_investors: int, 
     kernel(bounds[0], bounds[1], *arguments)
     for other in others:
         other.result()
+
+
+def as_array(x: torch.Tensor) -> np.ndarray[Any, Any]:
+    """What a kernel takes: a C-contiguous view of a CPU tensor, or a copy where it is none."""
+    return np.ascontiguousarray(x.detach().numpy())
 
 
 def _forget_threads() -> None:

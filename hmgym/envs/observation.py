@@ -51,7 +51,7 @@ def _each(name: str, scale: float, unit: str, span: str, meaning: str) -> Entry:
 OBSERVATION_TABLE: tuple[Entry, ...] = (
     _one("cash_weight", 2.0, "of own wealth", "(-1, 1)", "cash; below 0 borrowed"),
     _each("weight", 2.0, "of own wealth", "(-1, 1)", "position at the last close"),
-    _one("leverage", 4.0, "of own wealth", "[0, 1)", "sum of |positions|"),
+    _one("leverage", 4.0, "of own wealth", "[0, 1)", "sum of absolute positions"),
     _each("undervaluation", 0.5, "log", "(-1, 1)", "log(fundamental value / last price), this month's news included"),
     _each("news", 0.15, "log a month", "(-1, 1)", "this month's log return of the fundamental value"),
     _each("signal", 0.15, "log a month", "(-1, 1)", "private signal of next month's news"),
@@ -59,7 +59,7 @@ OBSERVATION_TABLE: tuple[Entry, ...] = (
     _each("volatility", 0.15, "log a month", "[0, 1)", "root of the weighted mean of squared returns"),
     _each("last_return", 0.15, "log a month", "(-1, 1)", "return at the last close"),
     _each("short_interest", 0.5, "of shares supplied", "[0, 1)", "shares that all others are short"),
-    _one("crowd_leverage", 2.0, "of the crowd's wealth", "[0, 1)", "sum of |positions| of all others"),
+    _one("crowd_leverage", 2.0, "of the crowd's wealth", "[0, 1)", "sum of absolute positions of all others"),
     _one("crowd_cash", 1.0, "of market value", "(-1, 1)", "cash of all others"),
     _one("wealth_share", 0.3, "of all wealth", "[0, 1)", "own wealth"),
     _one("log_unit_value", 1.0, "log", "(-1, 1)", "log of the fund's unit value, 0 at reset"),

@@ -70,6 +70,7 @@ class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
         "render_fps": RENDER_FPS,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
+    _viewer: Viewer | None = None  # Gymnasium closes a deleted environment, also one whose arguments were refused
 
     def __init__(
         self,
@@ -139,8 +140,8 @@ class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
         """The random generator of every market."""
         return tuple(self._seeded_generators())
 
-    @np_random.setter
-    def np_random(self, value: Sequence[np.random.Generator]) -> None:  # type: ignore[override]
+    @np_random.setter  # type: ignore[override]
+    def np_random(self, value: Sequence[np.random.Generator]) -> None:
         if len(value) != self.num_envs:
             raise ValueError(
                 f"`np_random` must hold one generator for each of {self.num_envs} markets, got {len(value)}"

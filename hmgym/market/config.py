@@ -113,6 +113,8 @@ class MarketConfig:
             _check(name, getattr(self, name), low, high, open_interval=True)
         if self.initial_mispricing is not None:
             _check("initial_mispricing", self.initial_mispricing, -3.0, 3.0)
+        if self.n_learners and self.learner_share == 0.0:
+            raise ValueError("`learner_share` must be > 0 where there are learners, got 0.0")
         if self.learner_share * self.n_learners >= 1.0:
             raise ValueError(
                 f"`learner_share` times n_learners must be < 1, got {self.learner_share} * {self.n_learners}"

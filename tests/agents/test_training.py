@@ -71,7 +71,7 @@ def test_script_writes_the_report(tmp_path: Path) -> None:
     assert low < report["final"]["mean"] < high
     assert set(report["baselines"]) == {"random", "no_leverage", "best_constant"}
     assert "trained minus it" in done.stdout
-    for figure in ("learning_curve.png", "episode.png"):
+    for figure in ("learning_curve.png", "episode.png", "plausibility.png"):
         assert (tmp_path / figure).stat().st_size > 5000
     assert list(tmp_path.glob("tensorboard/*/events*"))
 

@@ -195,6 +195,14 @@ def test_orders_of_sellers_up_to_buying_power() -> None:
         clear_market(**markets)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_supply_below_the_rounding_of_demand_is_not_cleared(backend: str) -> None:
+    markets = random_markets(np.random.default_rng(17), 3)
+    markets["supply"][1] *= 1e-20
+    solution = clear_market(**markets, errors="mark", backend=backend)
+    assert solution.converged.tolist() == [True, False, True]
+
+
 BAD = [
     ("beliefs", lambda x: x[..., :2], r"`risk` must have shape \(4, 6, 2, 2\)"),
     ("risk", lambda x: x[..., :2], r"`risk` must have shape"),

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from hmgym.clearing import clear_market
+from hmgym.clearing.adjoint import _with_torch, pull_back
+from hmgym.clearing.clearing import _solve
 from tests.clearing.test_clear_market import BACKENDS
 from tests.problems import random_markets
 
@@ -122,10 +124,46 @@ def test_scalars_gather_their_gradient_from_everybody() -> None:
         torch.testing.assert_close(every[name].grad.sum(), one[name].grad)
 
 
-def test_a_failed_market_has_nan_gradients_and_its_neighbours_none() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_failed_market_has_no_gradient(backend: str) -> None:
     markets = random_markets(np.random.default_rng(26), 3)
     markets["supply"][1] = -1.0
     beliefs = markets.pop("beliefs").requires_grad_()
-    solution = clear_market(beliefs=beliefs, **markets, errors="mark")
-    solution.prices[[0, 2]].sum().backward()
-    assert bool(beliefs.grad[[0, 2]].isfinite().all())
+    solution = clear_market(beliefs=beliefs, **markets, errors="mark", backend=backend)
+    torch.where(solution.converged[:, None], solution.prices, 0.0).sum().backward()
+    assert bool((beliefs.grad[1] == 0).all())
+    assert bool((beliefs.grad[[0, 2]] != 0).any())
+    assert bool(beliefs.grad.isfinite().all())
+
+
+def test_the_adjoint_in_torch_is_that_of_the_kernel() -> None:
+    markets = random_markets(np.random.default_rng(27), 60, with_orders=True, with_cost=True)
+    reference = markets["last_prices"][:, None] * markets["positions"] / markets["wealth"][..., None]
+    names = ("beliefs", "risk", "wealth", "short_leverage", "long_leverage", "supply", "orders")
+    inputs = [*(markets[name] for name in names), reference, markets["trading_cost"]]
+    prices, weights, *_, state = _solve((None, 0.0, "kernel", []), *inputs)
+    generator = torch.Generator().manual_seed(0)
+    cotangents = [
+        torch.randn(shape, generator=generator, dtype=torch.float64)
+        for shape in (prices.shape, weights.shape, reference.shape)
+    ]
+    arguments = (0.0, inputs, prices, weights, state, *cotangents)
+    for kernel, batched in zip(pull_back(*arguments), _with_torch(*arguments), strict=True):
+        torch.testing.assert_close(batched, kernel, rtol=1e-8, atol=1e-9 * float(kernel.abs().max()))
+
+
+def test_second_derivatives_are_refused_where_there_are_none_and_right_where_there_are() -> None:
+    markets = random_markets(np.random.default_rng(28), 2, volatility=0.2)
+    x = markets.pop("beliefs").requires_grad_()
+    prices = clear_market(x, **markets).prices
+    with pytest.raises(RuntimeError, match="second derivatives only with `smoothing`"):
+        torch.autograd.grad(prices.sum(), x, create_graph=True)
+
+    def penalty(beliefs: torch.Tensor) -> torch.Tensor:
+        prices = clear_market(beliefs, **markets, smoothing=1e-2).prices
+        return torch.autograd.grad(prices.sum(), beliefs, create_graph=True)[0].square().sum()
+
+    (gradient,) = torch.autograd.grad(penalty(x), x)
+    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    ahead, behind = (penalty((x + sign * 1e-5 * direction).detach().requires_grad_()) for sign in (1, -1))
+    torch.testing.assert_close((gradient * direction).sum(), (ahead - behind).detach() / 2e-5, rtol=1e-4, atol=1e-7)

@@ -131,7 +131,7 @@ def train(plan: TrainingPlan, *callbacks: BaseCallback) -> TrainingResult:
     """
     plan.out.mkdir(parents=True, exist_ok=True)
     markets = MarketVecEnv(plan.env_id, plan.num_envs, **plan.env_kwargs)
-    markets.seed(plan.seed)
+    markets.seed(_market_seed(plan.seed))
     monitored = VecMonitor(markets)
     found = newest_checkpoint(plan.out) if plan.resume else None
     algorithm = ALGORITHMS[plan.algo]
@@ -142,7 +142,10 @@ def train(plan: TrainingPlan, *callbacks: BaseCallback) -> TrainingResult:
         if plan.algo == "ppo":
             settings["batch_size"] = _largest_divisor(settings["n_steps"] * plan.num_envs, settings["batch_size"])
         normalized = VecNormalize(monitored, gamma=settings.get("gamma", 0.99))
-        model = algorithm("MlpPolicy", normalized, seed=plan.seed, tensorboard_log=log, device="cpu", **settings)
+        model = algorithm(
+            "MlpPolicy", normalized, seed=plan.seed, tensorboard_log=log, device="cpu",
+            stats_window_size=max(100, plan.num_envs), **settings,
+        )  # fmt: skip
         recorder = TrainingRecorder(plan)
     else:
         normalized = VecNormalize.load(str(found / "vecnormalize.pkl"), monitored)
@@ -152,7 +155,7 @@ def train(plan: TrainingPlan, *callbacks: BaseCallback) -> TrainingResult:
         progress = json.loads((found / "progress.json").read_text())
         recorder = TrainingRecorder(plan, progress["seconds"], [CurvePoint(**point) for point in progress["curve"]])
         # The streams of a resumed run start from another seed: the old one would replay what was already learnt from.
-        markets.seed(plan.seed + 7_919 * model.num_timesteps)
+        markets.seed(_market_seed(plan.seed, model.num_timesteps))
     remaining = plan.timesteps - model.num_timesteps
     if remaining > 0:
         model.learn(
@@ -163,6 +166,11 @@ def train(plan: TrainingPlan, *callbacks: BaseCallback) -> TrainingResult:
         policy=NormalizedPolicy(model, normalized), curve=recorder.curve, env_steps=model.num_timesteps,
         seconds=recorder.seconds,
     )  # fmt: skip
+
+
+def _market_seed(seed: int, *stage: int) -> int:
+    """Seed of the first market of a run. Rows count up from it, so seeds of runs that count up would share markets."""
+    return int(np.random.SeedSequence([seed, *stage]).generate_state(1)[0])
 
 
 def newest_checkpoint(out: Path) -> Path | None:
@@ -184,7 +192,7 @@ class TrainingRecorder(BaseCallback):
         self._before = seconds
         self._begin = time.perf_counter()
         self._next_checkpoint = 0
-        self._next_point = 0
+        self._next_point = self._first_point = 0
         self.curve: list[CurvePoint] = curve or []
 
     @property
@@ -195,13 +203,15 @@ class TrainingRecorder(BaseCallback):
     def _on_training_start(self) -> None:
         self._begin = time.perf_counter()
         self._next_checkpoint = self.num_timesteps + self._plan.checkpoint_every
+        self._first_point = self._plan.num_envs * (self.training_env.get_attr("max_episode_steps")[0] or 0)
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_start(self) -> None:
         # Here and not at the end of a rollout: the gradient steps on the last rollout are then part of what is saved.
-        if self.num_timesteps >= self._next_point:
+        # The first episodes to end are the ruined ones; until all could have ended, their mean says nothing.
+        if self.num_timesteps >= max(self._next_point, self._first_point):
             self._next_point = self.num_timesteps + self._plan.timesteps // 500
             self._add_point()
         if self.num_timesteps >= self._next_checkpoint:

@@ -149,10 +149,10 @@ class MarketVecEnv(VecEnv):
         if name == "episode":
             return self.markets.episode(market)
         if name == "get_wrapper_attr":
-            return self._attribute(*args, market, **kwargs)
+            return self._attribute(args[0], market)
         if name == "has_wrapper_attr":
             try:
-                self._attribute(*args, market, **kwargs)
+                self._attribute(args[0], market)
             except AttributeError:
                 return False
             return True
