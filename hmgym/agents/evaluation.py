@@ -80,6 +80,8 @@ class Evaluation:
         returns: shape (episodes,), sum of rewards.
         lengths: shape (episodes,), periods.
         ruined: shape (episodes,), whether the episode ended in ruin.
+        mark_gain: shape (episodes,), by how much the learner's own last trade inflated its last mark, in the unit of
+            the log unit value; 0 where the episode ended in ruin.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Evaluation:
     returns: FloatArray
     lengths: npt.NDArray[np.int64]
     ruined: npt.NDArray[np.bool_]
+    mark_gain: FloatArray
 
     @property
     def result(self) -> Estimate:
@@ -124,7 +127,7 @@ def evaluate(
     if arguments["max_episode_steps"] is None:
         raise ValueError("`max_episode_steps` must be a number, got None")
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
-    ruined = np.zeros(episodes, np.bool_)
+    ruined, mark_gain = np.zeros(episodes, np.bool_), np.zeros(episodes)
     for start in range(0, episodes, batch):
         rows = slice(start, min(start + batch, episodes))
         size = rows.stop - rows.start
@@ -137,9 +140,14 @@ def evaluate(
             returns[rows] += np.where(running, period.reward, 0.0)
             lengths[rows] += running
             ruined[rows] |= running & period.terminated
+            survived = running & period.truncated & ~period.terminated
+            if survived.any():
+                mark_gain[rows] = np.where(survived, markets.terminal_mark_gain(), mark_gain[rows])
             running &= ~(period.terminated | period.truncated)
         markets.close()
-    return Evaluation(name=name, first_seed=first_seed, returns=returns, lengths=lengths, ruined=ruined)
+    return Evaluation(
+        name=name, first_seed=first_seed, returns=returns, lengths=lengths, ruined=ruined, mark_gain=mark_gain
+    )
 
 
 def paired_difference(policy: Evaluation, baseline: Evaluation) -> Estimate:

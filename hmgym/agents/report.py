@@ -55,6 +55,7 @@ def build_report(
             "mean": result.mean,
             "ci95": result.ci95,
             "ruined": float(run.ruined.mean()),
+            "terminal_mark_gain": float(run.mark_gain.mean()),
             "policy_minus_baseline": {"mean": ahead.mean, "ci95": ahead.ci95},
         }
     if choice is not None and "best_constant" in compared:
@@ -72,7 +73,12 @@ def build_report(
         "unit": "sum of rewards an episode",
         "episodes": int(final.returns.size),
         "evaluation_seeds_from": final.first_seed,
-        "final": {"mean": result.mean, "ci95": result.ci95, "ruined": float(final.ruined.mean())},
+        "final": {
+            "mean": result.mean,
+            "ci95": result.ci95,
+            "ruined": float(final.ruined.mean()),
+            "terminal_mark_gain": float(final.mark_gain.mean()),
+        },
         "baselines": compared,
         "settings": dict(settings or {}),
         "curve": [dict(point) for point in curve],
@@ -86,13 +92,14 @@ def write_report(report: Mapping[str, Any], path: Path) -> None:
 
 def comparison_table(report: Mapping[str, Any]) -> str:
     """The comparison as text: a row a policy, mean with interval, and how far the trained one is ahead."""
-    rows = [("policy", "mean", "95 % interval", "ruined", "trained minus it (95 %)")]
+    rows = [("policy", "mean", "95 % interval", "ruined", "last mark", "trained minus it (95 %)")]
 
     def interval(ends: Sequence[float]) -> str:
         return f"[{ends[0]:+.4f}, {ends[1]:+.4f}]"
 
     final = report["final"]
-    rows.append((report["algo"], f"{final['mean']:+.4f}", interval(final["ci95"]), f"{final['ruined']:.1%}", ""))
+    mark = f"{final['terminal_mark_gain']:+.4f}"
+    rows.append((report["algo"], f"{final['mean']:+.4f}", interval(final["ci95"]), f"{final['ruined']:.1%}", mark, ""))
     for name, baseline in report["baselines"].items():
         label = name.replace("_", " ") + (f" ({baseline['setting']})" if "setting" in baseline else "")
         ahead = baseline["policy_minus_baseline"]
@@ -102,6 +109,7 @@ def comparison_table(report: Mapping[str, Any]) -> str:
                 f"{baseline['mean']:+.4f}",
                 interval(baseline["ci95"]),
                 f"{baseline['ruined']:.1%}",
+                f"{baseline['terminal_mark_gain']:+.4f}",
                 f"{ahead['mean']:+.4f} {interval(ahead['ci95'])}",
             )
         )

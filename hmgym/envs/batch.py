@@ -18,7 +18,7 @@ from hmgym.envs.history import History
 from hmgym.envs.observation import ObservationMap
 from hmgym.envs.rewards import Reward, RewardFunction, make_reward
 from hmgym.envs.shock_stream import ShockStream
-from hmgym.market import Market, MarketConfig, MarketState, Outcome
+from hmgym.market import Action, Market, MarketConfig, MarketState, Outcome, Shocks
 
 SHOCK_PERIODS = 30
 """Periods of shocks that each market draws at a time: a quarter of an episode."""
@@ -60,6 +60,7 @@ class MarketBatch:
         self._state: MarketState | None = None
         self._outcome: Outcome | None = None
         self._just_reset = np.ones(num_markets, np.bool_)
+        self._last_period: tuple[MarketState, Action, Shocks] | None = None
 
     @property
     def started(self) -> bool:
@@ -119,6 +120,7 @@ class MarketBatch:
             failed = {int(row): f"residual {float(outcome.residual[row]):.3g}" for row in np.flatnonzero(~cleared)}
             raise ClearingError(failed, outcome.solution, self.num_markets)
         self._state, self._outcome = state, outcome
+        self._last_period = (previous, market_action, shocks)
         self._just_reset[:] = False
         if self.history is not None:
             self.history.append(state)
@@ -128,6 +130,18 @@ class MarketBatch:
         if not np.isfinite(reward).all():
             raise ValueError(f"`reward` must be finite in every market, got {reward}")
         return reward, ruined
+
+    def terminal_mark_gain(self) -> npt.NDArray[np.float64]:
+        """What each learner's mark gained from its own trade of the last step, (E,), in log unit value.
+
+        Raises:
+            RuntimeError: no step was taken yet.
+        """
+        if self._last_period is None:
+            raise RuntimeError("call `step` before `terminal_mark_gain`")
+        with torch.no_grad():
+            gain: npt.NDArray[np.float64] = self.market.terminal_mark_gain(*self._last_period)[:, 0].numpy()
+        return gain
 
     def observe(self) -> npt.NDArray[np.float32]:
         """What each learner knows before it acts, shape (E, size of one observation)."""

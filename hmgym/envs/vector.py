@@ -238,6 +238,11 @@ class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
             final_observation=observation, final_infos=final_infos,
         )  # fmt: skip
 
+    def terminal_mark_gain(self) -> npt.NDArray[np.float64]:
+        """What each learner's mark gained from its own trade of the last step, (E,), in log unit value: wealth is marked
+        at prices that the learner moved, so a last trade can inflate a sum of rewards by as much."""
+        return self._batch.terminal_mark_gain()
+
     def infos(self) -> Infos:
         """Arrays of what else is known of every market now, leading dimension E."""
         return self._batch.infos()
