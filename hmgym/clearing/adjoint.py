@@ -12,7 +12,6 @@ ones and other devices through the same formulas in torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch

@@ -192,10 +192,11 @@ def _solve(
         rows = torch.from_numpy(failed)
         again = _solve_with_torch(
             (base[rows], 0.0, backend, []),
-            *(x[rows] for x in (beliefs, risk, wealth, short_leverage, long_leverage, supply, orders)),
+            beliefs[rows], risk[rows], wealth[rows], short_leverage[rows], long_leverage[rows], supply[rows],
+            orders[rows],
             None if reference is None else reference[rows],
             None if cost is None else cost[rows],
-        )
+        )  # fmt: skip
         out_prices[rows], out_weights[rows], out_residual[rows] = again[0], again[1], again[3]
         converged[rows], out_state[rows] = again[5], again[6]
     holdings = torch.from_numpy(np.maximum(as_array(wealth), 0.0)[..., None] * weights[..., 1:] / prices[:, None])

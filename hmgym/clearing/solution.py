@@ -56,7 +56,7 @@ class ClearingError(ValueError):
 
 
 def active_limits(weights: Tensor, short_leverage: Tensor, long_leverage: Tensor) -> Tensor:
-    """``ClearingSolution.active_limits`` of some of its investors: ``weights (..., N+1)`` with their limits ``(...)``."""
+    """``ClearingSolution.active_limits`` of some investors: ``weights (..., N+1)`` with their limits ``(...)``."""
     at_long = weights == long_leverage[..., None]
     at_short = weights == -short_leverage[..., None]
     return at_long.to(torch.int8) - at_short.to(torch.int8)

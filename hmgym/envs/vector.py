@@ -239,8 +239,10 @@ class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
         )  # fmt: skip
 
     def terminal_mark_gain(self) -> npt.NDArray[np.float64]:
-        """What each learner's mark gained from its own trade of the last step, (E,), in log unit value: wealth is marked
-        at prices that the learner moved, so a last trade can inflate a sum of rewards by as much."""
+        """What each learner's mark gained from its own trade of the last step, (E,), in log unit value.
+
+        Wealth is marked at prices that the learner moved: a last trade can inflate a sum of rewards by this much.
+        """
         return self._batch.terminal_mark_gain()
 
     def infos(self) -> Infos:
