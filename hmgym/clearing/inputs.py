@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from hmgym.clearing import kernels
 from hmgym.clearing.solution import ClearingSolution
+from hmgym.clearing.threads import as_array, over_markets
 
+_ARGUMENTS = (
+    "beliefs", "risk", "wealth", "short_leverage", "long_leverage", "supply", "orders", "last_prices", "positions",
+    "trading_cost",
+)  # fmt: skip
+_ABSENT = np.zeros((1, 0))
 SYMMETRY = 1e-8  # largest asymmetry of a risk matrix, relative to its largest entry
 
 
@@ -18,6 +26,8 @@ def as_float64(name: str, value: Any, device: torch.device | None = None) -> Ten
         if value.is_complex() or value.dtype == torch.bool:
             raise ValueError(f"`{name}` must hold real numbers, got dtype {value.dtype}")
         return value.to(torch.float64)
+    if np.iscomplexobj(value):
+        raise ValueError(f"`{name}` must hold real numbers, got complex ones")
     try:
         return torch.as_tensor(value, dtype=torch.float64, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -94,60 +104,38 @@ def market_inputs(
 
 
 def _inadmissible(inputs: dict[str, Any], smoothing: float) -> dict[int, str]:
-    """Markets whose values admit no equilibrium, each with what was expected and what came."""
-    values = {name: x.detach() for name, x in inputs.items() if x is not None}
-    reasons: dict[int, str] = {}
-
-    def require(good: Tensor, name: str, expected: str, shown: Tensor | None = None) -> None:
-        """Every entry of market e must be good; the message shows the first one that is not."""
-        shown = values[name] if shown is None else shown
-        flat = good.reshape(good.shape[0], -1)
-        for e in torch.nonzero(~flat.all(1))[:, 0].tolist():
-            where = int(torch.nonzero(~flat[e])[0, 0])
-            got = shown.reshape(shown.shape[0], flat.shape[1], -1)[e, where]
-            text = f"{got.item():.6g}" if got.numel() == 1 else f"{got.tolist()}"
-            reasons.setdefault(e, f"`{name}` must be {expected}, got {text}")
-
-    for name, x in values.items():
-        require(torch.isfinite(x), name, "finite")
-    N = values["beliefs"].shape[2]
-    short, long, risk = values["short_leverage"], values["long_leverage"], values["risk"]
-    require(short >= 0, "short_leverage", ">= 0")
+    """Markets whose values admit no equilibrium, each with what was expected and what came. Makes risk symmetric."""
+    E, B, N = inputs["beliefs"].shape
+    arrays = tuple(
+        _ABSENT.repeat(E, 0) if inputs[name] is None else as_array(inputs[name].cpu()).reshape(E, -1)
+        for name in _ARGUMENTS
+    )
     least = 1.0 / (N + 1)
-    if smoothing > 0.0:
-        require(long > least, "long_leverage", f"> 1/(N+1) = {least:.6g} with `smoothing`")
-    else:
-        require(long >= least * (1 - 1e-12), "long_leverage", f">= 1/(N+1) = {least:.6g}")
-    require(values["supply"] > 0, "supply", "> 0")
-    if "last_prices" in values:
-        require(values["last_prices"] > 0, "last_prices", "> 0")
-    if "trading_cost" in values:
-        require(values["trading_cost"] >= 0, "trading_cost", ">= 0")
-    largest = risk.abs().amax((-2, -1))
-    asymmetry = (risk - risk.mT).abs().amax((-2, -1))
-    require(~(asymmetry > SYMMETRY * largest), "risk", f"symmetric to {SYMMETRY:g} of its largest entry", asymmetry)
-    if not torch.equal(inputs["risk"].detach(), inputs["risk"].detach().mT):
-        inputs["risk"] = 0.5 * (inputs["risk"] + inputs["risk"].mT)
-    safe = torch.where(torch.isfinite(risk), risk, torch.zeros_like(risk))
-    _, info = torch.linalg.cholesky_ex(0.5 * (safe + safe.mT))
-    if bool((info != 0).any()):
-        least_eigenvalue = torch.linalg.eigvalsh(0.5 * (safe + safe.mT))[..., 0]
-        require(info == 0, "risk", "positive definite", least_eigenvalue)
-    rich = values["wealth"].clamp(min=0.0)
-    orders = values.get("orders")
-    total = torch.zeros_like(values["supply"]) if orders is None else orders
-    room = _buying_power_left(rich, short, long, total)
-    if orders is None:
-        require(room > 0, "wealth", "> 0 for at least one investor", rich.sum(1, keepdim=True).expand_as(room))
-    else:
-        require(room > 0, "orders", "such that sell orders do not exceed buying power", -room)
+    reason, found = np.zeros(E, np.int64), np.zeros(E)
+    over_markets(kernels.examine_markets, E, B, N, arrays, least, smoothing > 0.0, SYMMETRY, reason, found)
+    risk = inputs["risk"]
+    if not torch.equal(risk.detach(), risk.detach().mT):
+        inputs["risk"] = 0.5 * (risk + risk.mT)
+    sign = ">" if smoothing else ">="
+    expected = {
+        kernels.SHORT: "`short_leverage` must be >= 0, got {:.6g}",
+        kernels.LONG: f"`long_leverage` must be {sign} 1/(N+1) = {least:.6g}, got {{:.6g}}",
+        kernels.SUPPLY: "`supply` must be > 0, got {:.6g}",
+        kernels.LAST_PRICES: "`last_prices` must be > 0, got {:.6g}",
+        kernels.COST: "`trading_cost` must be >= 0, got {:.6g}",
+        kernels.SYMMETRIC: f"`risk` must be symmetric to {SYMMETRY:g} of its largest entry, got asymmetry {{:.6g}}",
+        kernels.DEFINITE: "`risk` must be positive definite, got least eigenvalue {:.6g}",
+        kernels.WEALTH: "`wealth` must be > 0 for at least one investor, got buying power {:.6g}",
+        kernels.ORDERS: "`orders` must be such that sell orders do not exceed buying power, got an excess of {:.6g}",
+    }
+    reasons: dict[int, str] = {}
+    for e in np.flatnonzero(reason).tolist():
+        why, what = int(reason[e]), float(found[e])
+        if why >= kernels.FINITE:
+            reasons[e] = f"`{_ARGUMENTS[why - kernels.FINITE]}` must be finite, got {what}"
+            continue
+        if why == kernels.DEFINITE:  # found is the investor
+            matrix = arrays[1][e].reshape(B, N, N)[int(what)]
+            what = float(np.linalg.eigvalsh(0.5 * (matrix + matrix.T))[0])
+        reasons[e] = expected[why].format(what)
     return reasons
-
-
-def _buying_power_left(wealth: Tensor, short: Tensor, long: Tensor, orders: Tensor) -> Tensor:
-    """``sum_b W_b min(k long_b, 1 + short_b (N+1-k)) + (the k smallest orders)`` for k = 1..N: an equilibrium exists
-    if and only if all of them are > 0."""
-    N = orders.shape[1]
-    k = torch.arange(1, N + 1, dtype=wealth.dtype, device=wealth.device)
-    most = torch.minimum(k * long[..., None], 1.0 + short[..., None] * (N + 1 - k))
-    return (wealth[..., None] * most).sum(1) + orders.sort(dim=1).values.cumsum(1)

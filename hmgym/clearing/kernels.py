@@ -707,3 +707,96 @@ def pull_back_markets(first, last, risk, wealth, supply, prices, weights, state,
                     long_bar[e, k] += q[i]
                 else:
                     reference_bar[e, k, i - 1] = q[i]
+
+
+# --- Admissible input
+
+# Reasons for which a market is not admissible; a value of FINITE + i says that argument i holds a number that is not.
+ADMISSIBLE, SHORT, LONG, SUPPLY, LAST_PRICES, COST, SYMMETRIC, DEFINITE, WEALTH, ORDERS, FINITE = range(11)
+
+
+@njit(**_INNER)
+def _first_not_finite(values):
+    for i in range(values.shape[0]):
+        if not abs(values[i]) < np.inf:
+            return i
+    return -1
+
+
+@njit(**_INNER)
+def _sort(x):
+    """Insertion sort, in place: a handful of assets."""
+    for i in range(1, x.shape[0]):
+        value = x[i]
+        j = i
+        while j > 0 and x[j - 1] > value:
+            x[j] = x[j - 1]
+            j -= 1
+        x[j] = value
+
+
+@njit(**_INNER)
+def _examine(e, N, arrays, long_min, strict, symmetry, M, x):
+    """The first reason for which market e is not admissible, with where it was found or what was found."""
+    _, risk, wealth, short, long, supply, orders, last_prices, _, cost = arrays
+    for argument, values in enumerate(arrays):
+        i = _first_not_finite(values[e])
+        if i >= 0:
+            return FINITE + argument, values[e, i]
+    for k in range(wealth.shape[1]):
+        if short[e, k] < 0.0:
+            return SHORT, short[e, k]
+        if long[e, k] < long_min * (1.0 - 1e-12) or (strict and long[e, k] <= long_min):
+            return LONG, long[e, k]
+    for i in range(N):
+        if not supply[e, i] > 0.0:
+            return SUPPLY, supply[e, i]
+    for i in range(last_prices.shape[1]):
+        if not last_prices[e, i] > 0.0:
+            return LAST_PRICES, last_prices[e, i]
+    for i in range(cost.shape[1]):
+        if cost[e, i] < 0.0:
+            return COST, cost[e, i]
+    for k in range(wealth.shape[1]):
+        largest = 0.0
+        asymmetry = 0.0
+        for i in range(N):
+            for j in range(N):
+                g = risk[e, (k * N + i) * N + j]
+                h = risk[e, (k * N + j) * N + i]
+                M[i, j] = 0.5 * (g + h)
+                largest = max(largest, abs(g))
+                asymmetry = max(asymmetry, abs(g - h))
+            x[i] = 0.0
+        if asymmetry > symmetry * largest:
+            return SYMMETRIC, asymmetry
+        if not _cholesky_solve(N, M, x):
+            return DEFINITE, float(k)
+    before = 0.0
+    if orders.shape[1] > 0:
+        for i in range(N):
+            x[i] = orders[e, i]
+        _sort(x)
+    for i in range(N):
+        # The most that can be spent on any i + 1 assets, after the largest sell orders in as many.
+        power = 0.0
+        for k in range(wealth.shape[1]):
+            power += max(wealth[e, k], 0.0) * min((i + 1) * long[e, k], 1.0 + short[e, k] * (N - i))
+        before += x[i]
+        if not power > 0.0:
+            return WEALTH, power
+        if not power + before > 0.0:
+            return ORDERS, -(power + before)
+    return ADMISSIBLE, 0.0
+
+
+@njit(**_OUTER)
+def examine_markets(first, last, N, arrays, long_min, strict, symmetry, reason, found):
+    """Why each of markets ``first`` to ``last - 1`` is not admissible (or ADMISSIBLE), and what was ``found``.
+
+    ``arrays`` are beliefs, risk, wealth, limits, supply, orders, last prices, positions and cost with all but the first
+    axis flattened; those that are absent have no columns.
+    """
+    M, x = np.zeros((N, N)), np.zeros(N)
+    for e in range(first, last):
+        reason[e], found[e] = _examine(e, N, arrays, long_min, strict, symmetry, M, x)

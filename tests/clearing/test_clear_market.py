@@ -211,9 +211,10 @@ BAD = [
     ("beliefs", lambda x: x * torch.nan, r"`beliefs` must be finite, got nan"),
     ("long_leverage", lambda x: x * 0 + 0.2, r"`long_leverage` must be >= 1/\(N\+1\) = 0.25, got 0.2"),
     ("short_leverage", lambda x: x - 9, r"`short_leverage` must be >= 0"),
-    ("risk", lambda x: -x, r"`risk` must be positive definite, got -"),
+    ("risk", lambda x: -x, r"`risk` must be positive definite, got least eigenvalue -"),
     ("risk", lambda x: x + torch.tensor([[0, 1, 0], [0, 0, 0], [0, 0, 0]]), r"`risk` must be symmetric"),
     ("wealth", lambda x: x > 0, r"`wealth` must hold real numbers, got dtype torch.bool"),
+    ("supply", lambda x: x.numpy() + 1j, r"`supply` must hold real numbers, got complex"),
     ("supply", lambda x: "many", r"`supply` must be an array of numbers, got str"),
 ]
 
