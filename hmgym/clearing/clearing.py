@@ -93,11 +93,10 @@ def clear_market(
     if not bool(solution.converged.all()):
         for market in torch.nonzero(~solution.converged)[:, 0].tolist():
             reasons.setdefault(market, f"not converged after {int(solution.iterations[market])} iterations")
-        if errors == "raise":
-            raise ClearingError(
-                dict(sorted(reasons.items())), _unbatched(solution, batched), solution.converged.shape[0]
-            )
-    return _unbatched(solution, batched)
+    solution = _reported(solution, dict(sorted(reasons.items())), batched)
+    if reasons and errors == "raise":
+        raise ClearingError(solution.reasons, solution, inputs["beliefs"].shape[0])
+    return solution
 
 
 def clear_unchecked(
@@ -268,7 +267,9 @@ class _Clearing(torch.autograd.Function):
         return (None, *pull_back(ctx.smoothing, tensors, prices, weights, state, *cotangents[:3]))
 
 
-def _unbatched(solution: ClearingSolution, batched: bool) -> ClearingSolution:
-    if batched:
-        return solution
-    return ClearingSolution(**{name: value[0] for name, value in vars(solution).items()})
+def _reported(solution: ClearingSolution, reasons: dict[int, str], batched: bool) -> ClearingSolution:
+    """The solution with its reasons, in the shape of the call."""
+    tensors = {name: value for name, value in vars(solution).items() if name != "reasons"}
+    if not batched:
+        tensors = {name: value[0] for name, value in tensors.items()}
+    return ClearingSolution(**tensors, reasons=reasons)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -35,6 +36,7 @@ class EquilibriumSolution:
         converged: ``(E,)`` whether the residual is at most 1e-9 or the rounding of the demand's own sum.
         residual: ``(E,)`` ``max_i |sum_b h_bi - S_i| / S_i`` of the returned holdings.
         iterations: ``(E,)`` evaluations of all investors' demand.
+        reasons: market index to the reason, for those without result.
     """
 
     prices: Tensor
@@ -42,6 +44,7 @@ class EquilibriumSolution:
     converged: Tensor
     residual: Tensor
     iterations: Tensor
+    reasons: Mapping[int, str] = field(default_factory=dict)
 
 
 @overload
@@ -139,13 +142,15 @@ def find_equilibrium_prices(
     if not bool(solution.converged.all()):
         for market in torch.nonzero(~solution.converged)[:, 0].tolist():
             reasons.setdefault(market, _WORTHLESS if status[market] == kernels.WORTHLESS else _LOST)
+    tensors = {name: x for name, x in vars(solution).items() if name != "reasons"}
     solution = EquilibriumSolution(
-        **{name: (x if len(batch) == 2 else x[0]).to(device) for name, x in vars(solution).items()}
+        **{name: (x if len(batch) == 2 else x[0]).to(device) for name, x in tensors.items()},
+        reasons=dict(sorted(reasons.items())),
     )
     if return_solution:
         return solution
     if reasons:
-        raise ClearingError(dict(sorted(reasons.items())), solution, E)
+        raise ClearingError(solution.reasons, solution, E)
     return solution.prices
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +22,7 @@ class ClearingSolution:
         residual: ``(E,)`` ``max_i |sum_b h_bi - (S_i - D_i / p_i)| / S_i`` of the returned holdings.
         iterations: ``(E,)`` Newton steps.
         short_leverage, long_leverage: ``(E, B)`` the limits that the portfolios obey.
+        reasons: market index to the reason, for those that have not converged.
     """
 
     prices: Tensor
@@ -31,6 +33,7 @@ class ClearingSolution:
     iterations: Tensor
     short_leverage: Tensor = field(repr=False)
     long_leverage: Tensor = field(repr=False)
+    reasons: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def active_limits(self) -> Tensor:
@@ -46,12 +49,12 @@ class ClearingError(ValueError):
         solution: the solution of the whole batch; the others are cleared, the failed rows are NaN and not converged.
     """
 
-    def __init__(self, markets: dict[int, str], solution: object, n_markets: int) -> None:
+    def __init__(self, markets: Mapping[int, str], solution: object, n_markets: int) -> None:
         shown = [f"market {index}: {reason}" for index, reason in list(markets.items())[:5]]
         if len(markets) > len(shown):
             shown.append(f"and {len(markets) - len(shown)} more")
         super().__init__(f"{len(markets)} of {n_markets} markets not cleared. " + "; ".join(shown))
-        self.markets = markets
+        self.markets = dict(markets)
         self.solution = solution
 
 

@@ -87,6 +87,13 @@ class PriceHistory:
         """The last row of every calendar month."""
         months = [(date.year, date.month) for date in self.dates]
         keep = [i for i, month in enumerate(months) if i + 1 == len(months) or months[i + 1] != month]
+        for i, after in itertools.pairwise(keep):
+            passed = 12 * (months[after][0] - months[i][0]) + months[after][1] - months[i][1]
+            if passed > 1:
+                raise ValueError(
+                    f"`source` must have prices in every month, got none between {self.dates[i]} and "
+                    f"{self.dates[after]} ({self.source})"
+                )
         return PriceHistory(
             dates=tuple(self.dates[i] for i in keep), assets=self.assets, prices=self.prices[keep], source=self.source
         )

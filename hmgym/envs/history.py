@@ -66,6 +66,9 @@ class History:
         else:
             self._closes[-1] = _snapshot(state)
         self._begin[rows] = len(self._closes) - 1
+        needless = int(self._begin.min())  # closes that no running episode shows any more
+        del self._closes[:needless]
+        self._begin -= needless
 
     def append(self, state: MarketState) -> None:
         """Add the close of one period."""

@@ -136,7 +136,7 @@ def make_reward(reward: str | RewardFunction | Reward) -> Reward:
         if reward not in REWARDS:
             raise ValueError(f"`reward` must be one of {sorted(REWARDS)} or a function, got {reward!r}")
         return REWARDS[reward]()
-    if not callable(reward):
+    if not callable(reward) or isinstance(reward, type):
         raise ValueError(f"`reward` must be one of {sorted(REWARDS)} or a function, got {reward!r}")
     if hasattr(reward, "restart"):
         return copy.deepcopy(reward)  # type: ignore[return-value]  # its memory belongs to one environment

@@ -7,7 +7,9 @@ from shocks when the market starts, and again when a ruined investor is replaced
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,9 +91,11 @@ class PopulationConfig:
             _check_range(name, getattr(self, name), strict=False)
         for name in ("risk_aversion", "horizon_months", "long_leverage"):
             _check_range(name, getattr(self, name), strict=True)
-        if not self.trend_memory_months or any(not memory >= 1.0 for memory in self.trend_memory_months):
+        if not isinstance(self.trend_memory_months, (tuple, list)) or not self.trend_memory_months:
+            raise ValueError(f"`trend_memory_months` must be a tuple of numbers >= 1, got {self.trend_memory_months!r}")
+        if any(not memory >= 1.0 for memory in self.trend_memory_months):
             raise ValueError(f"`trend_memory_months` must hold numbers >= 1, got {self.trend_memory_months}")
-        _check_number("wealth_tail", self.wealth_tail, 0.0, strict=True)
+        _check_number("wealth_tail", self.wealth_tail, 0.1)
 
     def cohort_sizes(self, n_background: int) -> tuple[int, int, int]:
         """Seats of fundamentalists, trend followers and sentiment traders among `n_background`."""
@@ -275,16 +279,17 @@ def _low_width(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds[0], bounds[1] - bounds[0]
 
 
-def _check_number(name: str, value: float, low: float, high: float = math.inf, *, strict: bool = False) -> None:
-    too_low = value <= low if strict else value < low
-    if not isinstance(value, (int, float)) or math.isnan(value) or too_low or value > high:
+def _check_number(name: str, value: Any, low: float, high: float = math.inf, *, strict: bool = False) -> None:
+    is_number = not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
+    if not is_number or value < low or value > high or (strict and value == low):
         bound = f"{'>' if strict else '>='} {low:g}" + (f" and <= {high:g}" if high < math.inf else "")
         raise ValueError(f"`{name}` must be a number {bound}, got {value!r}")
 
 
 def _check_range(name: str, bounds: tuple[float, float], *, strict: bool) -> None:
-    if len(bounds) != 2:
+    if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
         raise ValueError(f"`{name}` must be a pair (low, high), got {bounds!r}")
+    _check_number(f"{name}[1]", bounds[1], 0.0)
     _check_number(f"{name}[0]", bounds[0], 0.0, strict=strict)
     if not bounds[0] <= bounds[1] < math.inf:
         raise ValueError(f"`{name}` must be a pair (low, high) with low <= high, got {bounds!r}")

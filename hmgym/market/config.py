@@ -81,6 +81,13 @@ class MarketConfig:
     """smoothing of the clearing; 0 is exact"""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.population, PopulationConfig):
+            raise ValueError(f"`population` must be a PopulationConfig, got {type(self.population).__name__}")
+        if self.history is not None and not isinstance(self.history, PriceHistory):
+            raise ValueError(
+                "`history` must be a PriceHistory (MarketConfig.from_prices reads files), "
+                f"got {type(self.history).__name__}"
+            )
         for name, least in (("n_assets", 1), ("n_investors", 3), ("n_learners", 0), ("block_months", 1)):
             count = getattr(self, name)
             if not isinstance(count, int) or isinstance(count, bool) or count < least:
@@ -161,6 +168,8 @@ class MarketConfig:
         history = read_prices(source)
         if month_ends:
             history = history.month_ends()
+        if isinstance(assets, str):
+            raise ValueError(f"`assets` must be a sequence of names, got the string {assets!r}")
         if assets is not None:
             history = history.select(tuple(assets))
         return cls(history=history, assets=history.assets, n_assets=len(history.assets), **settings)

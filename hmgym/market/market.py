@@ -135,6 +135,7 @@ class Market:
         """
         if errors not in ("raise", "mark"):
             raise ValueError(f'`errors` must be "raise" or "mark", got {errors!r}')
+        self._check_sizes(state, shocks)
         state, estate = replace_ruined(self.population, state, shocks)
         demand = self._demand(state, action)
         solution = self._clear(state, demand)
@@ -152,6 +153,7 @@ class Market:
         always clears where a fixed number of shares need not: the others may be short). Once this is taken off its
         last reward, a policy that trades only to move its own mark gains nothing.
         """
+        self._check_sizes(state, shocks)
         state, estate = replace_ruined(self.population, state, shocks)
         demand = self._demand(state, action)
         solution = self._clear(state, demand)
@@ -285,8 +287,22 @@ class Market:
             sentiment=state.sentiment,
         )
 
+    def _check_sizes(self, state: MarketState, shocks: Shocks) -> None:
+        if not isinstance(state, MarketState) or not isinstance(shocks, Shocks):
+            raise ValueError(
+                f"`state` and `shocks` must be a MarketState and Shocks, got {type(state).__name__} and "
+                f"{type(shocks).__name__}"
+            )
+        sizes = (state.prices.shape[0], self.config.n_investors, self.config.n_assets)
+        for name, found in (("state", state.holdings.shape), ("shocks", shocks.error.shape)):
+            if tuple(found) != sizes:
+                raise ValueError(f"`{name}` must be of (markets, investors, assets) = {sizes}, got {tuple(found)}")
+
     def _checked(self, name: str, given: Tensor, shape: tuple[int, ...], low: float) -> Tensor:
-        tensor = torch.as_tensor(given, dtype=torch.float64, device=self.device)
+        try:
+            tensor = torch.as_tensor(given, dtype=torch.float64, device=self.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"`{name}` must be a tensor of shape {shape}, got {given!r}") from error
         if tensor.shape != shape:
             raise ValueError(f"`{name}` must have shape {shape}, got {tuple(tensor.shape)}")
         if tensor.numel() == 0:

@@ -128,3 +128,15 @@ def test_algorithms_learn_through_the_usual_wrappers(algorithm: Any, settings: d
     assert len(model.ep_info_buffer) > 0
     mean, _ = evaluate_policy(model, VecMonitor(env), n_eval_episodes=4)
     assert np.isfinite(mean)
+
+
+def test_env_method_resets_one_market() -> None:
+    markets = MarketVecEnv("hmgym/Leverage-v0", 4)
+    markets.seed(0)
+    markets.reset()
+    for _ in range(3):
+        markets.step(np.zeros((4, 2), np.float32))
+    markets.env_method("reset", indices=1)
+    assert markets.markets.state.month.tolist() == [3, 0, 3, 3]
+    with pytest.raises(AttributeError, match="acts on all markets"):
+        markets.env_method("step", np.zeros(2))

@@ -57,7 +57,7 @@ def test_the_seed_librarys_generator(n: int, B: int, count: int, capsys: pytest.
         sys.stdout.write(f"\n  ({n}, {B}): {found} of {count} converged, {count - found} without equilibrium\n")
     assert float(solution.residual[solution.converged].max()) <= 1e-9
     for k in torch.nonzero(solution.converged)[:20, 0].tolist():
-        one = EquilibriumSolution(**{name: x[k] for name, x in vars(solution).items()})
+        one = EquilibriumSolution(**{name: x[k] for name, x in vars(solution).items() if name != "reasons"})
         assert_clears(markets[k], one)
     # With two assets and five investors some markets have none: one asset is worth less than nothing to hedgers.
     assert found == count if n > 2 else found >= 0.95 * count

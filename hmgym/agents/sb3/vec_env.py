@@ -148,6 +148,14 @@ class MarketVecEnv(VecEnv):
             return self.markets.render_market(market)
         if name == "episode":
             return self.markets.episode(market)
+        if name == "reset":
+            alone = np.arange(self.num_envs) == market
+            options = {**(kwargs.pop("options", None) or {}), "reset_mask": alone}
+            seeds = [kwargs.pop("seed", None) if chosen else None for chosen in alone]
+            observation, infos = self.markets.reset(seed=seeds, options=options)
+            return observation[market], _rows(infos, [market])[0]
+        if name in ("step", "advance", "close"):
+            raise AttributeError(f"`{name}` acts on all markets: call it on the VecEnv itself")
         if name == "get_wrapper_attr":
             return self._attribute(args[0], market)
         if name == "has_wrapper_attr":
