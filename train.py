@@ -18,6 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from hmgym.agents import choose_best_constant, evaluate, evaluate_baselines
+from hmgym.agents.evaluation import EVALUATION_SEED
 from hmgym.agents.report import (
     build_report,
     comparison_table,
@@ -27,7 +28,7 @@ from hmgym.agents.report import (
     write_report,
 )
 from hmgym.agents.sb3.progress import ProgressBar
-from hmgym.agents.sb3.training import ALGORITHMS, TrainingPlan, train
+from hmgym.agents.sb3.training import ALGORITHMS, HYPERPARAMETERS, TrainingPlan, train
 from hmgym.analysis import plausibility
 from hmgym.envs import make_markets
 
@@ -127,12 +128,15 @@ def main(argv: list[str]) -> int:
     report = build_report(
         env_id=arguments.env, algo=arguments.algo, seed=arguments.seed, env_steps=result.env_steps,
         seconds=result.seconds, curve=[vars(point) for point in result.curve], final=final, baselines=baselines,
-        choice=choice, settings={"num_envs": arguments.num_envs, **env_kwargs},
+        choice=choice, settings={
+            "timesteps": arguments.timesteps, "num_envs": arguments.num_envs, **env_kwargs,
+            "hyperparameters": HYPERPARAMETERS[arguments.algo],
+        },
     )  # fmt: skip
     report["evaluation_seconds"] = round(time.perf_counter() - begin, 1)
     write_report(report, out / "report.json")
     learning_curve_figure(report).savefig(out / "learning_curve.png", dpi=120)
-    series = record_episode(result.policy, arguments.env, seed=plan.seed, env_kwargs=env_kwargs)
+    series = record_episode(result.policy, arguments.env, seed=EVALUATION_SEED, env_kwargs=env_kwargs)
     episode_figure(series, f"{arguments.env}: one episode of the trained policy").savefig(out / "episode.png", dpi=120)
     economy = make_markets(arguments.env, 1, **env_kwargs).config
     plausibility.plot(plausibility.simulate(economy, seeds=range(24)), out / "plausibility.png")

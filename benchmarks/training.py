@@ -56,6 +56,9 @@ def gather(runs: Path, environments: Iterable[str], seeds: range) -> dict[str, A
     gathered: dict[str, Any] = {}
     for env_id in environments:
         reports = [json.loads((_folder(runs, env_id, seed) / "report.json").read_text()) for seed in seeds]
+        for seed, report in zip(seeds, reports, strict=True):
+            if report["settings"] != reports[0]["settings"]:
+                raise ValueError(f"{_folder(runs, env_id, seed)} was trained with other settings: remove it")
         differences = [report["baselines"]["best_constant"]["policy_minus_baseline"]["mean"] for report in reports]
         interval = over_training_seeds(differences)
         gathered[env_id] = {

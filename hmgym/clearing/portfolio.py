@@ -81,9 +81,12 @@ def _solve(both_sides: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
     best, weights = np.empty((K, N)), np.empty((K, N))
     state, row, status = np.zeros((K, N), np.int8), np.zeros(K, np.int8), np.zeros(K, np.int64)
     over_markets(kernels.optimize_portfolios, K, 1, *inputs, p, best, weights, state, row, status)
-    if status.any():
-        where = np.flatnonzero(status)
-        raise ValueError(f"{where.size} portfolios could not be optimised, the first is number {where[0]}")
+    lost = np.flatnonzero((status != 0) | ~np.isfinite(best).all(1))
+    if lost.size:
+        raise ValueError(
+            f"{lost.size} portfolios could not be optimised in double precision, the first is number {lost[0]}: "
+            "choose units in which prices and covariances are nearer to 1"
+        )
     return tuple(torch.from_numpy(x) for x in (best, weights, state, row))
 
 
