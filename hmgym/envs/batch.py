@@ -21,7 +21,7 @@ from hmgym.envs.shock_stream import ShockStream
 from hmgym.market import Action, Market, MarketConfig, MarketState, Outcome, Shocks
 
 SHOCK_PERIODS = 30
-"""Periods of shocks that each market draws at a time: a quarter of an episode."""
+"""Periods of shocks that each market draws at a time; part of what a seed means."""
 
 Infos = dict[str, npt.NDArray[Any]]
 
@@ -80,7 +80,7 @@ class MarketBatch:
 
     def reset(self, rows: npt.NDArray[np.int64], generators: list[np.random.Generator]) -> None:
         """Begin a new episode in the given markets, each drawn from its own entry of `generators` (all E of them)."""
-        with torch.no_grad():
+        with torch.inference_mode():
             chosen = [generators[row] for row in rows]
             fresh = self.market.initial(self.market.draw_initial_shocks(chosen))
             if rows.size == self.num_markets:
@@ -111,7 +111,7 @@ class MarketBatch:
             ValueError: the reward of a market that is not frozen is not finite.
         """
         previous = self.state
-        with torch.no_grad():
+        with torch.inference_mode():
             shocks = self._shocks.next(generators, frozen)
             market_action = self.action_map.to_market(action, previous.prices)
             state, outcome = self.market.transition(previous, market_action, shocks, errors="mark")
@@ -139,7 +139,7 @@ class MarketBatch:
         """
         if self._last_period is None:
             raise RuntimeError("call `step` before `terminal_mark_gain`")
-        with torch.no_grad():
+        with torch.inference_mode():
             gain: npt.NDArray[np.float64] = self.market.terminal_mark_gain(*self._last_period)[:, 0].numpy()
         return gain
 

@@ -109,8 +109,8 @@ class MarketEnv(gym.Env[Observation, npt.NDArray[np.float32]]):
 
     @property
     def state(self) -> MarketState:
-        """State of the market, leading dimension 1."""
-        return self._batch.state
+        """A copy of the market's state, leading dimension 1: a place to plan from, with gradients if you like."""
+        return self._batch.state.clone()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -127,8 +127,8 @@ class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
 
     @property
     def state(self) -> MarketState:
-        """State of all markets, leading dimension E."""
-        return self._batch.state
+        """A copy of the state of all markets, leading dimension E."""
+        return self._batch.state.clone()
 
     @property
     def started(self) -> bool:

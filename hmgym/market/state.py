@@ -76,6 +76,10 @@ class MarketState:
         """The same state outside any graph."""
         return _map(lambda tensor: tensor.detach(), self)
 
+    def clone(self) -> MarketState:
+        """A copy that shares no memory, fit for gradients also where this state was made in inference mode."""
+        return _map(lambda tensor: tensor.clone(), self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Action:

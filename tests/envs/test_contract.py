@@ -10,11 +10,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env as check_gymnasium
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as check_sb3
 
 from hmgym.envs import ENVIRONMENTS, MarketEnv, MarketVectorEnv, make_markets
+from hmgym.market import Action, Market
 
 SMALL: dict[str, Any] = {"n_assets": 2, "n_investors": 8}
 
@@ -238,3 +240,18 @@ def test_vector_metadata_is_per_instance(env_id: str) -> None:
     assert same.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
     assert default.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
     assert isinstance(default.unwrapped, MarketVectorEnv)
+
+
+def test_a_state_is_a_place_to_plan_from() -> None:
+    env = gym.make("hmgym/Leverage-v0").unwrapped
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+    state, before = env.state, env.state.prices.clone()
+    market = Market(env.config)
+    short = torch.full((1, 1), 0.3, dtype=torch.float64, requires_grad=True)
+    shocks = market.draw_shocks([np.random.default_rng(0)])
+    _, outcome = market.transition(state, Action(short_leverage=short), shocks)
+    (gradient,) = torch.autograd.grad(outcome.prices.sum(), short)
+    assert bool(gradient.isfinite().all())
+    state.prices.zero_()
+    assert torch.equal(env.state.prices, before)
