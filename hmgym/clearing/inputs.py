@@ -113,9 +113,10 @@ def _inadmissible(inputs: dict[str, Any], smoothing: float) -> dict[int, str]:
     least = 1.0 / (N + 1)
     reason, found = np.zeros(E, np.int64), np.zeros(E)
     over_markets(kernels.examine_markets, E, B, N, arrays, least, smoothing > 0.0, SYMMETRY, reason, found)
-    risk = inputs["risk"]
-    if not torch.equal(risk.detach(), risk.detach().mT):
-        inputs["risk"] = 0.5 * (risk + risk.mT)
+    matrices = arrays[1].reshape(E, B, N, N)
+    # Compared by numpy: torch would start threads for it, which then spin on the cores that clearing needs.
+    if not np.array_equal(matrices, matrices.swapaxes(-1, -2)):
+        inputs["risk"] = 0.5 * (inputs["risk"] + inputs["risk"].mT)
     sign = ">" if smoothing else ">="
     expected = {
         kernels.SHORT: "`short_leverage` must be >= 0, got {:.6g}",
@@ -135,7 +136,7 @@ def _inadmissible(inputs: dict[str, Any], smoothing: float) -> dict[int, str]:
             reasons[e] = f"`{_ARGUMENTS[why - kernels.FINITE]}` must be finite, got {what}"
             continue
         if why == kernels.DEFINITE:  # found is the investor
-            matrix = arrays[1][e].reshape(B, N, N)[int(what)]
+            matrix = matrices[e, int(what)]
             what = float(np.linalg.eigvalsh(0.5 * (matrix + matrix.T))[0])
         reasons[e] = expected[why].format(what)
     return reasons
