@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from hmgym.agents import choose_best_constant, evaluate, evaluate_baselines
@@ -101,6 +102,8 @@ def main(argv: list[str]) -> int:
         seed=arguments.seed, out=out, resume=arguments.resume, checkpoint_every=arguments.checkpoint_every,
         env_kwargs=env_kwargs,
     )  # fmt: skip
+    # The networks are small: a second thread of torch would only keep busy a core that clearing can use.
+    torch.set_num_threads(1)
     print(f"Training {arguments.algo} on {arguments.env}, {arguments.num_envs} markets side by side; writing to {out}/")
     with ProgressBar(arguments.timesteps) as bar:
         result = train(plan, bar)

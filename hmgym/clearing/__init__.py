@@ -6,6 +6,7 @@ from hmgym.clearing.clearing import clear_market, clear_unchecked
 from hmgym.clearing.equilibrium import EquilibriumSolution, find_equilibrium_prices
 from hmgym.clearing.portfolio import optimize_portfolio
 from hmgym.clearing.solution import ClearingError, ClearingSolution
+from hmgym.clearing.threads import set_num_threads
 
 __all__ = [
     "ClearingError",
@@ -15,4 +16,5 @@ __all__ = [
     "clear_unchecked",
     "find_equilibrium_prices",
     "optimize_portfolio",
+    "set_num_threads",
 ]

@@ -48,7 +48,7 @@ _RATE_FLOOR = 1e-14  # a rate of change below this share of the terms that it su
 _STEP_CAP = 2.0  # largest move of a log price in one Newton step
 _SEARCHES = 40  # iterations before the search stops at the first kink (Katzenelson), which cures cycles
 _FRESH_START = 20  # iterations after which portfolios are rebuilt, so that pivots do not drift
-_FINAL_STEP = 1e-8  # relative residual at which one more linear step leaves only rounding
+_FINAL_STEP = 1e-4  # relative residual below which two linear steps, this one and the settlement's, leave only rounding
 _MAX_ITERATIONS = 400
 _LARGEST_FLOOR = 1e-6  # where rounding leaves more than this of the supply unplaced, the market has not cleared
 

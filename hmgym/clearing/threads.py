@@ -18,12 +18,21 @@ import torch
 _PORTFOLIOS_A_THREAD = 160
 
 _pool: ThreadPoolExecutor | None = None
+_n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def set_num_threads(count: int) -> None:
+    """Threads that clearing may use, this process's cores by default (torch's own setting is another one)."""
+    global _n_threads
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"`count` must be an integer >= 1, got {count!r}")
+    _n_threads = count
 
 
 def over_markets(kernel: Callable[..., None], n_markets: int, n_investors: int, *arguments: Any) -> None:
-    """Call ``kernel(first, last, *arguments)`` on chunks of markets, on at most ``torch.get_num_threads()`` threads."""
+    """Call ``kernel(first, last, *arguments)`` on chunks of markets, on several threads where that pays."""
     global _pool
-    n_threads = min(torch.get_num_threads(), n_markets * n_investors // _PORTFOLIOS_A_THREAD, n_markets)
+    n_threads = min(_n_threads, n_markets * n_investors // _PORTFOLIOS_A_THREAD, n_markets)
     if n_threads <= 1:
         kernel(0, n_markets, *arguments)
         return
@@ -43,8 +52,8 @@ def as_array(x: torch.Tensor) -> np.ndarray[Any, Any]:
 
 def _forget_threads() -> None:
     """In a forked child: the pool's threads are gone, and torch's own threads would wait for locks nobody holds."""
-    global _pool
-    _pool = None
+    global _pool, _n_threads
+    _pool, _n_threads = None, 1
     torch.set_num_threads(1)
 
 

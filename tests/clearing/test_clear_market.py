@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmgym.clearing import ClearingError, clear_market
+from hmgym.clearing import ClearingError, clear_market, set_num_threads
 from tests.problems import Problem, closed_form_problems, random_markets
 
 BACKENDS = ("kernel", "torch")
@@ -84,14 +86,13 @@ def test_a_market_does_not_see_its_neighbours() -> None:
 
 def test_threads_change_no_bit() -> None:
     markets = random_markets(np.random.default_rng(8), 64, 20)
-    before = torch.get_num_threads()
+    solutions = []
     try:
-        solutions = []
         for n_threads in (1, 3):
-            torch.set_num_threads(n_threads)
+            set_num_threads(n_threads)
             solutions.append(clear_market(**markets))
     finally:
-        torch.set_num_threads(before)
+        set_num_threads(os.cpu_count() or 1)
     assert torch.equal(solutions[0].weights, solutions[1].weights)
     assert torch.equal(solutions[0].prices, solutions[1].prices)
 
