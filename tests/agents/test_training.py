@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stable_baselines3.common.callbacks import BaseCallback
 
 from hmgym.agents import evaluate
 from hmgym.agents.sb3.training import ALGORITHMS, HYPERPARAMETERS, TrainingPlan, load_policy, newest_checkpoint, train
@@ -83,3 +84,24 @@ def test_script_explains_a_wrong_option() -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert "invalid choice: 'dqn'" in done.stderr
+
+
+def test_runs_of_neighbouring_seeds_share_no_market(tmp_path: Path) -> None:
+    seeds = []
+    for seed in (0, 1):
+        seeded = []
+
+        class Watch(BaseCallback):
+            def _on_rollout_start(self, seeded: list[np.ndarray] = seeded) -> None:
+                seeded.append(self.training_env.venv.venv.markets.state.prices.numpy())
+
+            def _on_step(self) -> bool:
+                return False
+
+        plan = TrainingPlan(
+            timesteps=8, num_envs=8, seed=seed, out=tmp_path / str(seed), hyperparameters={"n_steps": 1}
+        )
+        train(plan, Watch())
+        seeds.append({tuple(row) for row in seeded[0]})
+    assert len(seeds[0]) == 8
+    assert not seeds[0] & seeds[1]

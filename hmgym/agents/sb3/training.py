@@ -131,7 +131,6 @@ def train(plan: TrainingPlan, *callbacks: BaseCallback) -> TrainingResult:
     """
     plan.out.mkdir(parents=True, exist_ok=True)
     markets = MarketVecEnv(plan.env_id, plan.num_envs, **plan.env_kwargs)
-    markets.seed(_market_seed(plan.seed))
     monitored = VecMonitor(markets)
     found = newest_checkpoint(plan.out) if plan.resume else None
     algorithm = ALGORITHMS[plan.algo]
@@ -146,6 +145,7 @@ def train(plan: TrainingPlan, *callbacks: BaseCallback) -> TrainingResult:
             "MlpPolicy", normalized, seed=plan.seed, tensorboard_log=log, device="cpu",
             stats_window_size=max(100, plan.num_envs), **settings,
         )  # fmt: skip
+        markets.seed(_market_seed(plan.seed))  # after the algorithm, which seeds its environment too
         recorder = TrainingRecorder(plan)
     else:
         normalized = VecNormalize.load(str(found / "vecnormalize.pkl"), monitored)
