@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.stress`` counts failures, the worst residual and the worst conservation error, and writes
 ``benchmarks/results/stress.json``. Markets run from quiet daily to yearly risk, with heavy-tailed wealth, limits from
-"long only" to five times wealth, sell orders and trading costs.
+nearly a single portfolio to 2.5 times wealth long and twice short, sell orders and trading costs.
 """
 
 from __future__ import annotations
