@@ -42,9 +42,9 @@ class Arguments:
     """algorithm of stable-baselines3"""
     env: str = "hmgym/Leverage-v0"
     """id of the environment"""
-    timesteps: int = 2_000_000
+    timesteps: int = TrainingPlan.timesteps
     """environment steps, over all markets together"""
-    num_envs: int = 256
+    num_envs: int = TrainingPlan.num_envs
     """markets side by side"""
     seed: int = 0
     """of the markets and of the learner"""
@@ -52,7 +52,7 @@ class Arguments:
     """folder of everything written; default runs/ALGO-ENV-SEED"""
     resume: bool = False
     """go on from the newest checkpoint in the folder"""
-    checkpoint_every: int = 1_000_000
+    checkpoint_every: int = TrainingPlan.checkpoint_every
     """environment steps between checkpoints"""
     episodes: int = 2048
     """episodes of the evaluation at the end"""

@@ -327,7 +327,7 @@ def _cholesky_solve(n, M, x):
 
 # One market: beliefs (B, N) and the unknown v (N,) are log prices relative to the positive prices base (N,); value (N,)
 # is supply times price. d is the direction of search, M (N, N) the Hessian of Psi; kink_*, time (B,) belong to _search.
-Market = namedtuple("Market", "beliefs wealth supply orders base v value d excess M r dr kink_t kink_i time")
+Market = namedtuple("Market", "beliefs wealth supply orders base v value d M r dr kink_t kink_i time")
 
 
 @njit(**_INLINE)
@@ -460,9 +460,8 @@ def _newton_direction(n, market, book):
                 for j in range(i + 1):
                     M[i, j] += wealth[k] * book.free[k, i + 1] * book.free[k, j + 1] * book.T[k, i + 1, j + 1]
         M[i, i] += value[i]
-        market.excess[i] = demand - value[i]
-        market.d[i] = market.excess[i]
-        residual = max(residual, abs(market.excess[i]) / value[i])
+        market.d[i] = demand - value[i]  # the right side; the solve below turns it into the direction
+        residual = max(residual, abs(market.d[i]) / value[i])
         floor = max(floor, 16.0 * _EPS * gross / value[i])
     if not _cholesky_solve(n - 1, M, market.d):
         return np.nan, floor
@@ -583,7 +582,7 @@ def clear_markets(first, last, beliefs, risk, wealth, short_leverage, long_lever
     relative, lower, upper = np.zeros((B, N)), np.zeros((B, n)), np.zeros((B, n))
     T, free, x, low = np.zeros((B, n, n)), np.zeros((B, n)), np.zeros((B, n)), np.zeros((B, n))
     high, rate, place, free_count = np.zeros((B, n)), np.zeros((B, n)), np.zeros((B, n)), np.zeros(B, np.int64)
-    v, value, d, excess, M = np.zeros(N), np.zeros(N), np.zeros(N), np.zeros(N), np.zeros((N, N))
+    v, value, d, M = np.zeros(N), np.zeros(N), np.zeros(N), np.zeros((N, N))
     r, dr, kink_t, time = np.zeros(n), np.zeros(n), np.zeros(B), np.zeros(B)
     kink_i = np.zeros(B, np.int64)
     for e in range(first, last):
@@ -612,9 +611,7 @@ def clear_markets(first, last, beliefs, risk, wealth, short_leverage, long_lever
                     kink[k, i] = reference[e, k, i - 1] if cost[e, k, i - 1] > 0.0 else lower[k, i]
         problem = Problem(costly, lower, upper, kink, slope_below, slope_above, risk[e])
         book = Book(T, state[e], free, x, low, high, rate, place, free_count)
-        market = Market(
-            relative, wealth[e], supply[e], orders[e], base[e], v, value, d, excess, M, r, dr, kink_t, kink_i, time
-        )
+        market = Market(relative, wealth[e], supply[e], orders[e], base[e], v, value, d, M, r, dr, kink_t, kink_i, time)
         status[e], iterations[e] = _find_prices(n, market, problem, book)
         if status[e] == CLEARED:
             status[e], residual[e] = _settle_solution(n, market, problem, book, prices[e], weights[e])

@@ -64,7 +64,9 @@ class ShockStream:
             self._ahead = _map(torch.Tensor.contiguous, fresh)
         else:
             assert self._ahead is not None
-            if self._served_views:  # a state may still hold a view of what would be overwritten
+            if (
+                self._served_views
+            ):  # the last period's shocks may still be asked for, and are views of what would be overwritten
                 self._ahead = _map(torch.Tensor.clone, self._ahead)
                 self._served_views = False
             index = torch.from_numpy(rows)

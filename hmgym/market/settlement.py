@@ -98,7 +98,7 @@ def settle(
         costs = fee if costs is None else costs + fee
     consumed = consumption.squeeze(-1)
     eaten = consumed.clamp(min=0.0)
-    nothing = torch.zeros_like(consumed) if costs is None or fund is None else consumed
+    nothing = torch.zeros_like(consumed)
     paid = torch.stack(
         [
             eaten,  # households

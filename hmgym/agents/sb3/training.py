@@ -60,7 +60,7 @@ class TrainingPlan:
 
     algo: str = "ppo"
     env_id: str = "hmgym/Leverage-v0"
-    timesteps: int = 4_000_000
+    timesteps: int = 2_000_000
     num_envs: int = 256
     seed: int = 0
     out: Path = Path("runs/ppo")
