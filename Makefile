@@ -1,4 +1,5 @@
-# Every target makes its own virtual environment in .venv; nothing outside this folder is touched.
+# Every target makes the virtual environment it needs, .venv or, for two of the examples, .venv-rllib and .venv-torchrl.
+# Nothing outside this folder is touched, but for what Ray keeps while it runs: /tmp/ray and ~/.ray.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,12 +17,14 @@ DOCS_STAMP := $(VENV)/.installed-docs
 BENCH_STAMP := $(VENV)/.installed-bench
 ARGS ?=
 
-.PHONY: help venv train test bench stress results lint docs clean
+INSTALL := -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help venv train test bench stress results lint docs examples example-cleanrl example-rllib example-torchrl clean
 
 help: ## Show this list.
 	@echo 'make <target> [ARGS="..."]'
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo 'Each target first makes $(VENV) with the interpreter PYTHON (now: $(or $(PYTHON),none found)).'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo 'Each target first makes its virtual environment with the interpreter PYTHON (now: $(or $(PYTHON),none found)).'
 
 venv: $(STAMP) ## Make the virtual environment with everything needed for the other targets.
 
@@ -52,29 +55,56 @@ docs: $(DOCS_STAMP) ## Run the examples of the documentation and build it into s
 	$(BIN)/mkdocs build --strict --quiet
 	@echo 'Built site/index.html'
 
-clean: ## Remove the virtual environment and everything built.
-	rm -rf $(VENV) site build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+example-cleanrl: $(STAMP) ## Train PPO in one file, after the manner of CleanRL (2 minutes).
+	$(BIN)/python examples/cleanrl_ppo.py $(ARGS)
+
+example-rllib: .venv-rllib/.installed ## Train PPO on Ray RLlib (2 minutes); ARGS="--sweep 5" or ARGS="--address ray://HOST:10001".
+	.venv-rllib/bin/python examples/rllib_ppo.py $(ARGS)
+
+example-torchrl: .venv-torchrl/.installed ## Train PPO with TorchRL on its Gym wrappers (1 minute).
+	.venv-torchrl/bin/python examples/torchrl_gym.py $(ARGS)
+
+examples: $(STAMP) .venv-rllib/.installed .venv-torchrl/.installed ## Run the smoke test of each example in its own environment.
+	$(BIN)/python -m pytest tests/examples -k cleanrl $(ARGS)
+	.venv-rllib/bin/python -m pytest tests/examples -k rllib $(ARGS)
+	.venv-torchrl/bin/python -m pytest tests/examples -k torchrl $(ARGS)
+
+clean: ## Remove the virtual environments and everything built.
+	rm -rf $(VENV) .venv-rllib .venv-torchrl site build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Makes the virtual environment $(1) with PYTHON, or says what is missing.
+define make_environment
+@if [ -z '$(PYTHON)' ]; then echo 'hmgym needs Python >= 3.11; none runs here. Set PYTHON=/path/to/python3.11.'; exit 1; fi
+@if [ ! -x $(1)/bin/python ]; then \
+  '$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+    || { echo "hmgym needs Python >= 3.11; $(PYTHON) is $$('$(PYTHON)' --version). Set PYTHON=/path/to/python3.11."; exit 1; }; \
+  echo 'Making $(1) with $(PYTHON) ...'; \
+  '$(PYTHON)' -m venv $(1) \
+    || { rm -rf $(1); \
+         echo 'Could not make a virtual environment: this Python lacks venv or ensurepip.'; \
+         echo 'On Debian and Ubuntu: sudo apt-get install python3-venv'; exit 1; }; \
+fi
+endef
 
 # Rebuilt when the dependencies change, not on every run.
 $(STAMP): pyproject.toml constraints.txt
-	@if [ -z '$(PYTHON)' ]; then echo 'hmgym needs Python >= 3.11; none runs here. Set PYTHON=/path/to/python3.11.'; exit 1; fi
-	@if [ ! -x $(BIN)/python ]; then \
-	  '$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	    || { echo "hmgym needs Python >= 3.11; $(PYTHON) is $$('$(PYTHON)' --version). Set PYTHON=/path/to/python3.11."; exit 1; }; \
-	  echo 'Making $(VENV) with $(PYTHON) ...'; \
-	  '$(PYTHON)' -m venv $(VENV) \
-	    || { rm -rf $(VENV); \
-	         echo 'Could not make a virtual environment: this Python lacks venv or ensurepip.'; \
-	         echo 'On Debian and Ubuntu: sudo apt-get install python3-venv'; exit 1; }; \
-	fi
+	$(call make_environment,$(VENV))
 	@echo 'Installing hmgym and its development dependencies into $(VENV) (torch is large; minutes the first time) ...'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[dev]'
 	@touch $@
 
 $(DOCS_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[docs]'
 	@touch $@
 
 $(BENCH_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[bench]'
+	@touch $@
+
+# The virtual environment of an example, named by its extra. RLlib pins a Gymnasium of its own.
+.venv-%/.installed: pyproject.toml constraints.txt
+	$(call make_environment,.venv-$*)
+	@sed '$(if $(filter rllib,$*),/^gymnasium==/d)' constraints.txt > .venv-$*/constraints.txt
+	@echo 'Installing hmgym and $* into .venv-$* (torch is large; minutes the first time) ...'
+	.venv-$*/bin/python $(INSTALL) -c .venv-$*/constraints.txt -e '.[$*]' pytest pytest-timeout
 	@touch $@

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from hmgym.agents import choose_best_constant, evaluate, evaluate_baselines
 from hmgym.agents.evaluation import EVALUATION_SEED
+from hmgym.agents.progress import ProgressBar
 from hmgym.agents.report import (
     build_report,
     comparison_table,
@@ -28,8 +29,7 @@ from hmgym.agents.report import (
     record_episode,
     write_report,
 )
-from hmgym.agents.sb3.progress import ProgressBar
-from hmgym.agents.sb3.training import ALGORITHMS, HYPERPARAMETERS, TrainingPlan, train
+from hmgym.agents.training import ALGORITHMS, TrainingPlan, hyperparameters_of, train
 from hmgym.analysis import plausibility
 from hmgym.envs import make_markets
 
@@ -39,13 +39,13 @@ class Arguments:
     """Arguments of the command line."""
 
     algo: str = "ppo"
-    """algorithm of stable-baselines3"""
+    """algorithm: of stable-baselines3, or apg and shac, which backpropagate through the market"""
     env: str = "hmgym/Leverage-v0"
     """id of the environment"""
-    timesteps: int = TrainingPlan.timesteps
-    """environment steps, over all markets together"""
-    num_envs: int = TrainingPlan.num_envs
-    """markets side by side"""
+    timesteps: int | None = None
+    """environment steps, over all learners of all markets together; default of the algorithm"""
+    num_envs: int | None = None
+    """markets side by side; default of the algorithm"""
     seed: int = 0
     """of the markets and of the learner"""
     out: Path | None = None
@@ -54,6 +54,8 @@ class Arguments:
     """go on from the newest checkpoint in the folder"""
     checkpoint_every: int = TrainingPlan.checkpoint_every
     """environment steps between checkpoints"""
+    curve_episodes: int = TrainingPlan.curve_episodes
+    """episodes that every point of the learning curve is measured on, outside the clock; 0 measures none"""
     episodes: int = 2048
     """episodes of the evaluation at the end"""
     screening_episodes: int = 256
@@ -62,8 +64,13 @@ class Arguments:
     """assets N; default of the environment"""
     n_investors: int | None = None
     """investors B, the learner included; default of the environment"""
+    n_learners: int = 1
+    """learners of every market, who share the policy; the evaluation is then the mean over them"""
     reward: str = "log_unit_value"
     """name of the reward"""
+
+
+_KINDS: dict[str, Any] = {"out": Path, "n_assets": int, "n_investors": int, "timesteps": int, "num_envs": int}
 
 
 def parse(argv: list[str]) -> Arguments:
@@ -78,7 +85,7 @@ def parse(argv: list[str]) -> Arguments:
         elif field.name == "algo":
             parser.add_argument(option, choices=sorted(ALGORITHMS), default=field.default, help=text)
         else:
-            kind: Any = {"out": Path, "n_assets": int, "n_investors": int}.get(field.name, type(field.default))
+            kind: Any = _KINDS.get(field.name, type(field.default))
             parser.add_argument(option, type=kind, default=field.default, help=text)
     return Arguments(**vars(parser.parse_args(argv)))
 
@@ -93,6 +100,7 @@ def main(argv: list[str]) -> int:
         for key, value in (
             ("n_assets", arguments.n_assets),
             ("n_investors", arguments.n_investors),
+            ("n_learners", arguments.n_learners if arguments.n_learners != 1 else None),
             ("reward", arguments.reward),
         )
         if value is not None
@@ -100,12 +108,12 @@ def main(argv: list[str]) -> int:
     plan = TrainingPlan(
         algo=arguments.algo, env_id=arguments.env, timesteps=arguments.timesteps, num_envs=arguments.num_envs,
         seed=arguments.seed, out=out, resume=arguments.resume, checkpoint_every=arguments.checkpoint_every,
-        env_kwargs=env_kwargs,
+        curve_episodes=arguments.curve_episodes, env_kwargs=env_kwargs,
     )  # fmt: skip
     # The networks are small: a second thread of torch would only keep busy a core that clearing can use.
     torch.set_num_threads(1)
-    print(f"Training {arguments.algo} on {arguments.env}, {arguments.num_envs} markets side by side; writing to {out}/")
-    with ProgressBar(arguments.timesteps) as bar:
+    print(f"Training {arguments.algo} on {arguments.env}, {plan.num_markets} markets side by side; writing to {out}/")
+    with ProgressBar(plan.total_steps) as bar:
         result = train(plan, bar)
 
     begin = time.perf_counter()
@@ -132,8 +140,8 @@ def main(argv: list[str]) -> int:
         env_id=arguments.env, algo=arguments.algo, seed=arguments.seed, env_steps=result.env_steps,
         seconds=result.seconds, curve=[vars(point) for point in result.curve], final=final, baselines=baselines,
         choice=choice, settings={
-            "timesteps": arguments.timesteps, "num_envs": arguments.num_envs, **env_kwargs,
-            "hyperparameters": HYPERPARAMETERS[arguments.algo],
+            "timesteps": plan.total_steps, "num_envs": plan.num_markets, **env_kwargs,
+            "hyperparameters": hyperparameters_of(plan),
         },
     )  # fmt: skip
     report["evaluation_seconds"] = round(time.perf_counter() - begin, 1)

@@ -27,6 +27,7 @@ from hmgym.clearing import clear_unchecked
 from tests.problems import random_markets
 
 SIZES = ((3, 20), (10, 100), (30, 200))
+SMOOTHED = ("smoothed 1e-2", "smoothed 1e-6", "smoothed backward", "smoothed single")
 BATCH = {(3, 20): 256, (10, 100): 16, (30, 200): 2}
 
 
@@ -34,6 +35,7 @@ def run() -> dict[str, Any]:
     """All measurements, seconds a market."""
     results: dict[str, Any] = {}
     rows = [("N, B", "batched", "warm", "with gradients", "backward", "unchecked", "single", "single, unchecked")]
+    smooth_rows = [("N, B", *SMOOTHED)]
     for N, B in SIZES:
         E = BATCH[N, B]
         markets = random_markets(np.random.default_rng(0), E, B, N)
@@ -42,6 +44,7 @@ def run() -> dict[str, Any]:
         leaves = {name: x.clone().requires_grad_() for name, x in markets.items()}
         solution = clear_market(**leaves)
         outputs, inputs = (solution.prices, solution.weights), tuple(leaves.values())
+        smoothed = clear_market(**leaves, smoothing=1e-2)
         calls: dict[str, Callable[[], object]] = {
             "batched": partial(clear_market, **markets),
             "warm": partial(clear_market, **markets, warm_start=near),
@@ -52,12 +55,24 @@ def run() -> dict[str, Any]:
             "unchecked": partial(clear_unchecked, **markets),
             "single": partial(clear_market, **one),
             "single, unchecked": partial(clear_unchecked, **one),
+            "smoothed 1e-2": partial(clear_market, **markets, smoothing=1e-2),
+            "smoothed 1e-6": partial(clear_market, **markets, smoothing=1e-6),
+            "smoothed backward": partial(
+                torch.autograd.grad,
+                (smoothed.prices, smoothed.weights),
+                inputs,
+                [torch.ones_like(x) for x in outputs],
+                retain_graph=True,
+            ),
+            "smoothed single": partial(clear_market, **one, smoothing=1e-2),
         }
         taken = seconds(calls)
         taken = {name: duration / (1 if "single" in name else E) for name, duration in taken.items()}
         results[f"{N}x{B}"] = taken
         rows.append((f"{N}, {B}", *(human(taken[name]) for name in rows[0][1:])))
+        smooth_rows.append((f"{N}, {B}", *(human(taken[name]) for name in SMOOTHED)))
     print_table("clear_market, time a market; batches of " + ", ".join(map(str, BATCH.values())), rows)
+    print_table("clear_market with smoothing, time a market; the same batches", smooth_rows)
     results["rivals"] = _rivals(results["3x20"])
     return results
 

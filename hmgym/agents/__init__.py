@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hmgym.agents.constant import ConstantPolicy, Policy, RandomPolicy, constant_grid, no_leverage
+from hmgym.agents.constant import ConstantPolicy, RandomPolicy, constant_grid, no_leverage
 from hmgym.agents.evaluation import (
     ConstantChoice,
     Estimate,
@@ -14,13 +14,16 @@ from hmgym.agents.evaluation import (
     over_training_seeds,
     paired_difference,
 )
+from hmgym.agents.policy import Planner, Policy, Predictor
 
 __all__ = [
     "ConstantChoice",
     "ConstantPolicy",
     "Estimate",
     "Evaluation",
+    "Planner",
     "Policy",
+    "Predictor",
     "RandomPolicy",
     "choose_best_constant",
     "constant_grid",

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hmgym.envs import ActionMap
-
-Policy = Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]]
-"""From observations (E, size) to actions (E, size of one action), each in [-1, 1]."""
 
 LEVERAGE_POINTS = 7
 """Points of the grid along each of short and long leverage."""

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hmgym.agents.constant import ConstantPolicy, Policy, RandomPolicy, constant_grid, no_leverage
+from hmgym.agents.constant import ConstantPolicy, RandomPolicy, constant_grid, no_leverage
+from hmgym.agents.policy import Policy, actions_of
 from hmgym.envs import MAX_EPISODE_STEPS, make_markets
 
 FloatArray = npt.NDArray[np.float64]
@@ -82,13 +83,15 @@ class Evaluation:
         ruined: shape (episodes,), whether the episode ended in ruin.
         mark_gain: shape (episodes,), by how much the learner's own last trade inflated its last mark, in the unit of
             the log unit value; 0 where the episode ended in ruin.
+
+    Where a market has several learners an episode is the mean over them, `ruined` the share of them.
     """
 
     name: str
     first_seed: int
     returns: FloatArray
-    lengths: npt.NDArray[np.int64]
-    ruined: npt.NDArray[np.bool_]
+    lengths: npt.NDArray[Any]
+    ruined: npt.NDArray[Any]
     mark_gain: FloatArray
 
     @property
@@ -109,8 +112,11 @@ def evaluate(
 ) -> Evaluation:
     """Run one episode a seed and sum its rewards.
 
+    With several learners in a market the policy acts on every seat, and what counts is each learner's first fund.
+
     Args:
-        policy: from observations (E, size) to actions (E, size of one action).
+        policy: has `predict`, like stable-baselines3's, asked for the deterministic action; or is a function from
+            observations (E, size) to actions (E, size of one action); or plans from the state, with `act`.
         env_id: a registered id.
         name: of the policy, for tables.
         episodes: number of seeds.
@@ -126,25 +132,30 @@ def evaluate(
     arguments = {"max_episode_steps": MAX_EPISODE_STEPS, **(env_kwargs or {})}
     if arguments["max_episode_steps"] is None:
         raise ValueError("`max_episode_steps` must be a number, got None")
-    returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
-    ruined, mark_gain = np.zeros(episodes, np.bool_), np.zeros(episodes)
+    parts: list[tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.bool_], FloatArray]] = []
     for start in range(0, episodes, batch):
-        rows = slice(start, min(start + batch, episodes))
-        size = rows.stop - rows.start
+        size = min(batch, episodes - start)
         markets = make_markets(env_id, size, autoreset_mode="SameStep", **arguments)
         observation, _ = markets.reset(seed=first_seed + start)
-        running = np.ones(size, np.bool_)
+        count = markets.num_envs  # a row a learner
+        returns, lengths, mark_gain = np.zeros(count), np.zeros(count, np.int64), np.zeros(count)
+        ruined, running = np.zeros(count, np.bool_), np.ones(count, np.bool_)
         while running.any():
-            period = markets.advance(policy(observation))
+            period = markets.advance(actions_of(policy, observation, markets))
             observation = period.observation
-            returns[rows] += np.where(running, period.reward, 0.0)
-            lengths[rows] += running
-            ruined[rows] |= running & period.terminated
+            returns += np.where(running, period.reward, 0.0)
+            lengths += running
+            ruined |= running & period.terminated
             survived = running & period.truncated & ~period.terminated
             if survived.any():
-                mark_gain[rows] = np.where(survived, markets.terminal_mark_gain(), mark_gain[rows])
+                mark_gain = np.where(survived, markets.terminal_mark_gain(), mark_gain)
             running &= ~(period.terminated | period.truncated)
         markets.close()
+        parts.append((returns, lengths, ruined, mark_gain))
+    series = [np.concatenate(values) for values in zip(*parts, strict=True)]
+    if len(series[0]) > episodes:
+        series = [values.reshape(episodes, -1).mean(axis=1) for values in series]
+    returns, lengths, ruined, mark_gain = series
     return Evaluation(
         name=name, first_seed=first_seed, returns=returns, lengths=lengths, ruined=ruined, mark_gain=mark_gain
     )

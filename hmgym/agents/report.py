@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hmgym.agents.constant import Policy
 from hmgym.agents.evaluation import ConstantChoice, Evaluation, paired_difference
+from hmgym.agents.policy import Policy, actions_of
 from hmgym.envs import MAX_EPISODE_STEPS, make_markets
 from hmgym.envs.history import EpisodeSeries
 
@@ -40,7 +41,7 @@ def build_report(
         env_id: a registered id.
         algo: name of the algorithm.
         seed: of the training run.
-        env_steps: periods of training, over all markets.
+        env_steps: periods of training, over all learners of all markets.
         seconds: of training.
         curve: points of the learning curve.
         final: the trained policy.
@@ -127,22 +128,29 @@ def comparison_table(report: Mapping[str, Any]) -> str:
 def record_episode(
     policy: Policy, env_id: str, *, seed: int, env_kwargs: Mapping[str, Any] | None = None
 ) -> EpisodeSeries:
-    """Run one whole episode of a policy and return its series."""
+    """Run one whole episode of a policy, on all seats where there are several learners, and return its series."""
     arguments = {"max_episode_steps": MAX_EPISODE_STEPS, **(env_kwargs or {}), "render_mode": "rgb_array"}
-    markets = make_markets(env_id, 1, autoreset_mode="Disabled", **arguments)
+    config = arguments.get("config")
+    if (arguments.get("n_learners") or (1 if config is None else config.n_learners)) > 1:
+        # Such a market resets itself, and its series, as its last month ends: so that month must not come.
+        months = arguments.pop("max_episode_steps")
+        markets = make_markets(env_id, 1, autoreset_mode="SameStep", max_episode_steps=months + 1, **arguments)
+    else:
+        months = math.inf
+        markets = make_markets(env_id, 1, autoreset_mode="Disabled", **arguments)
     observation, _ = markets.reset(seed=seed)
-    ended = False
+    ended, month = False, 0
     while not ended:
-        period = markets.advance(policy(observation))
-        observation = period.observation
-        ended = bool(period.terminated[0] or period.truncated[0])
+        period = markets.advance(actions_of(policy, observation, markets))
+        observation, month = period.observation, month + 1
+        ended = month >= months or bool((period.terminated | period.truncated).all())
     series = markets.episode(0)
     markets.close()
     return series
 
 
 def learning_curve_figure(report: Mapping[str, Any]) -> Figure:
-    """Mean return of the exploring policy against environment steps, gradient steps and seconds."""
+    """Mean return of the deterministic policy in training against environment steps, gradient steps and seconds."""
     figure = _figure(12.0, 3.8)
     from matplotlib.ticker import EngFormatter
 
@@ -155,7 +163,7 @@ def learning_curve_figure(report: Mapping[str, Any]) -> Figure:
         ("environment steps", "gradient steps", "seconds"),
         strict=True,
     ):
-        axis.plot([point[key] for point in curve], returns, color=_BLUE, label=f"{report['algo']}, exploring")
+        axis.plot([point[key] for point in curve], returns, color=_BLUE, label=f"{report['algo']}, in training")
         axis.axhline(report["final"]["mean"], color=_RED, label="trained, evaluated")
         for style, (name, baseline) in zip(("--", "-.", ":"), report["baselines"].items(), strict=False):
             axis.axhline(baseline["mean"], color=_GREY, linestyle=style, label=name.replace("_", " "))
@@ -188,7 +196,8 @@ def episode_figure(series: EpisodeSeries, title: str) -> Figure:
     value.set_yscale("log")
     value.set_ylabel("learner's unit value")
     leverage.plot(months, series.crowd_leverage, color=_GREY, label="crowd")
-    leverage.plot(months, series.learner_leverage, color=_RED, label="learner")
+    first, *_ = leverage.plot(months, series.learner_leverage, color=_RED)
+    first.set_label("learner" if series.unit_value.ndim == 1 else "learners")
     leverage.set_ylabel("gross leverage")
     leverage.legend(fontsize=8)
     for axis in (top, value, leverage):

@@ -5,8 +5,8 @@ With A the map from a move of r to a move of an investor's positions (on its fre
 
     H lambda = u_bar - sum_b A_b omega_b,    q_b = omega_b + W_b (0, lambda),    a_b = A_b q_b,
 
-gives everything (``docs/clearing.md`` derives it). Exact solutions on the CPU go through the compiled kernel; smoothed
-ones and other devices through the same formulas in torch.
+gives everything (``docs/clearing.md`` derives it). On the CPU it goes through compiled kernels; elsewhere, and for
+second derivatives (there are some with smoothing), through the same formulas in torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmgym.clearing import kernels
+from hmgym.clearing import kernels, smooth_kernels
 from hmgym.clearing.threads import as_array, over_markets
 
 
@@ -32,23 +32,33 @@ def pull_back(
     holdings_bar: Tensor,
 ) -> tuple[Tensor | None, ...]:
     """Cotangents of (beliefs, risk, wealth, short, long, supply, orders, reference weights, cost)."""
-    if smoothing > 0.0 or prices.device.type != "cpu":
+    if prices.device.type != "cpu" or (smoothing > 0.0 and torch.is_grad_enabled()):
         return _with_torch(smoothing, inputs, prices, weights, state, prices_bar, weights_bar, holdings_bar)
-    _, risk, wealth, _, _, supply, _, reference, cost = inputs
+    _, risk, wealth, short, long, supply, _, reference, cost = inputs
     assert risk is not None
     assert wealth is not None
+    assert short is not None
+    assert long is not None
     assert supply is not None
     E, B, n = weights.shape
     N = n - 1
     costly = cost is not None
     out = [np.zeros(shape) for shape in ((E, B, N), (E, B, N, N), (E, B), (E, B), (E, B), (E, N), (E, N))]
     out += [np.zeros((E, B, N)) if costly else np.zeros((1, 1, 1)) for _ in range(2)]
-    over_markets(
-        kernels.pull_back_markets, E, B,
-        *(as_array(x) for x in (risk, wealth, supply, prices, weights, state)),
-        np.zeros((1, 1, 1)) if reference is None else as_array(reference), costly,
-        *(as_array(x) for x in (prices_bar, weights_bar, holdings_bar)), *out,
-    )  # fmt: skip
+    references, costs = (np.zeros((1, 1, 1)) if x is None else as_array(x) for x in (reference, cost))
+    bars_in = (as_array(x) for x in (prices_bar, weights_bar, holdings_bar))
+    if smoothing > 0.0:
+        over_markets(
+            smooth_kernels.pull_back_markets, E, B, smoothing,
+            *(as_array(x) for x in (risk, wealth, short, long, supply, prices, weights)),
+            costly, references, costs, *bars_in, *out,
+        )  # fmt: skip
+    else:
+        over_markets(
+            kernels.pull_back_markets, E, B,
+            *(as_array(x) for x in (risk, wealth, supply, prices, weights, state)),
+            references, costly, *bars_in, *out,
+        )  # fmt: skip
     bars: list[Tensor | None] = [torch.from_numpy(x) for x in out]
     if not costly:
         bars[7] = bars[8] = None
@@ -88,7 +98,11 @@ def _with_torch(
     if smoothing > 0.0:
         free = solvent[..., None].expand_as(weights)
         tau = smoothing * risk.diagonal(dim1=-2, dim2=-1).mean(-1)
-        above, below = weights + short[..., None], long[..., None] - weights
+        # Weights of investors without wealth are none of their choice and may stand at a limit.
+        above, below = (
+            torch.where(free, distance, torch.ones_like(distance))
+            for distance in (weights + short[..., None], long[..., None] - weights)
+        )
         curvature = tau[..., None] * (1.0 / above**2 + 1.0 / below**2)
         if reference is not None and cost is not None:
             slope_by_cost, slope_by_weight, slope_by_tau = _smooth_cost_slopes(weights[..., 1:] - reference, cost, tau)
@@ -161,11 +175,13 @@ def _response(hessian: Tensor, free: Tensor) -> Tensor:
 
 def _smooth_cost_slopes(x: Tensor, cost: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Derivatives of the smoothed slope of cost ``c x / (tau/c + sqrt((tau/c)^2 + x^2))`` by c, by x and by tau."""
-    c = cost.clamp(min=torch.finfo(cost.dtype).tiny)
+    pays = cost > 0
+    c = torch.where(pays, cost, torch.ones_like(cost))
     width = tau[..., None] / c
     root = torch.sqrt(width**2 + x**2)
     total = width + root
-    by_x = torch.where(cost > 0, c / total - c * x**2 / (total**2 * root), torch.zeros_like(x))
-    by_width = torch.where(cost > 0, -c * x / total**2 * (1.0 + width / root), torch.zeros_like(x))
-    by_cost = torch.where(cost > 0, x / total, torch.zeros_like(x)) - by_width * width / c
+    zero = torch.zeros_like(x)
+    by_x = torch.where(pays, c * width / (total * root), zero)
+    by_width = torch.where(pays, -c * x / (total * root), zero)
+    by_cost = torch.where(pays, x / total, zero) - by_width * width / c
     return by_cost, by_x, by_width / c

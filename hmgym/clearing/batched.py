@@ -1,4 +1,4 @@
-"""Market clearing as batched tensor operations: the path for any device, and for smoothed markets.
+"""Market clearing as batched tensor operations: the path for any device, and for markets that a kernel gives up.
 
 A primal-dual interior point on the optimality conditions of all investors and of the market at once, with one step
 length a market, then an active-set polish to rounding. Finished markets leave the batch; a market that fails does not

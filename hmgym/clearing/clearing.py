@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmgym.clearing import kernels
+from hmgym.clearing import kernels, smooth_kernels
 from hmgym.clearing.adjoint import pull_back
 from hmgym.clearing.batched import clear_batched
 from hmgym.clearing.inputs import market_inputs
@@ -65,8 +65,9 @@ def clear_market(
         warm_start: an earlier solution, or prices ``(E, N)``, near this one. Saves time, changes nothing else.
         errors: "raise" raises ``ClearingError`` if any market cannot be cleared; "mark" returns the solution with
             NaN and ``converged=False`` in its row.
-        backend: "kernel" (compiled, CPU), "torch" (any device), or "auto": the kernel on the CPU, and torch elsewhere,
-            with ``smoothing``, and for a market on which the kernel gave up.
+        backend: "kernel" (compiled, CPU), "torch" (any device), or "auto": the kernel on the CPU, and torch elsewhere
+            and for a market on which the kernel gave up. With ``smoothing`` the kernel is another one; it too is only
+            there for the CPU, and second derivatives are taken in torch whatever the backend.
 
     Returns:
         A ``ClearingSolution``. Unbatched inputs ``(B, ...)`` give an unbatched solution. Gradients flow from prices,
@@ -87,8 +88,6 @@ def clear_market(
     )  # fmt: skip
     if backend == "kernel" and inputs["beliefs"].device.type != "cpu":
         raise ValueError(f'`backend="kernel"` needs CPU tensors, got {inputs["beliefs"].device}')
-    if backend == "kernel" and smoothing > 0.0:
-        raise ValueError('`smoothing` > 0 is solved by `backend="torch"` or "auto", got "kernel"')
     solution = clear_unchecked(**inputs, smoothing=smoothing, backend=backend, rejected=sorted(reasons))
     if not bool(solution.converged.all()):
         for market in torch.nonzero(~solution.converged)[:, 0].tolist():
@@ -163,7 +162,7 @@ def _solve(
     """Prices, weights, holdings, residual, iterations, converged and states: the values, without a graph."""
     base, smoothing, backend, rejected = settings
     E, B, N = beliefs.shape
-    if smoothing > 0.0 or backend == "torch" or beliefs.device.type != "cpu":
+    if backend == "torch" or beliefs.device.type != "cpu":
         return _solve_with_torch(
             settings, beliefs, risk, wealth, short_leverage, long_leverage, supply, orders, reference, cost
         )
@@ -173,24 +172,29 @@ def _solve(
         base = torch.exp(mean)
     costly = cost is not None
     prices, weights = np.empty((E, N)), np.empty((E, B, N + 1))
-    state = np.zeros((E, B, N + 1), np.int8)
     residual, iterations, status = np.empty(E), np.zeros(E, np.int64), np.zeros(E, np.int64)
     status[rejected] = kernels.REJECTED
-    over_markets(
-        kernels.clear_markets, E, B,
+    problem = (
         *(as_array(x) for x in (beliefs, risk, wealth, short_leverage, long_leverage, supply, orders)),
         costly, _NONE if reference is None else as_array(reference), _NONE if cost is None else as_array(cost),
-        as_array(base), prices, weights, state, residual, iterations, status,
+        as_array(base),
     )  # fmt: skip
+    state = np.full((E, B, N + 1), kernels.BELOW, np.int8)  # smoothed positions are all free
+    if smoothing > 0.0:
+        over_markets(
+            smooth_kernels.clear_markets, E, B, smoothing, *problem, prices, weights, residual, iterations, status
+        )
+    else:
+        over_markets(kernels.clear_markets, E, B, *problem, prices, weights, state, residual, iterations, status)
     failed = np.flatnonzero((status != kernels.CLEARED) & (status != kernels.REJECTED))
     out_prices, out_weights = torch.from_numpy(prices), torch.from_numpy(weights)
     out_residual, out_state = torch.from_numpy(residual), torch.from_numpy(state)
     converged = torch.from_numpy(status == kernels.CLEARED)
     if failed.size and backend == "auto":
-        # The last resort: a method that shares nothing with the kernel, on the failed markets alone.
+        # The last resort: code that shares nothing with the kernel, on the failed markets alone.
         rows = torch.from_numpy(failed)
         again = _solve_with_torch(
-            (base[rows], 0.0, backend, []),
+            (base[rows], smoothing, backend, []),
             beliefs[rows], risk[rows], wealth[rows], short_leverage[rows], long_leverage[rows], supply[rows],
             orders[rows],
             None if reference is None else reference[rows],

@@ -6,6 +6,7 @@ Knows the market's :class:`~hmgym.market.Action` and Gymnasium's boxes; knows no
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from gymnasium import spaces
+from torch import Tensor
 
 from hmgym.market import Action
 
@@ -33,7 +35,7 @@ def long_leverage_min(n_assets: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class ActionMap:
-    """The action space of one learner, and its map to natural units.
+    """The action space of each learner, and its map to natural units.
 
     An action is the concatenation, in this order, of those parts that the environment offers, each in [-1, 1]:
 
@@ -87,45 +89,60 @@ class ActionMap:
         """The Gymnasium space of one action."""
         return spaces.Box(-1.0, 1.0, (self.size,), np.float32)
 
-    def check(self, action: Any, num_markets: int) -> npt.NDArray[np.float64]:
-        """Actions of all markets as an array of shape (E, size), entries outside [-1, 1] clipped.
+    def check(self, action: Any, num_markets: int, n_learners: int = 1) -> npt.NDArray[np.float64]:
+        """Actions of all learners as a fresh array of shape (E, L, size), entries outside [-1, 1] clipped.
+
+        Args:
+            action: numbers of shape (E, L, size), or (E, size) where there is one learner.
+            num_markets: E.
+            n_learners: L.
 
         Raises:
             ValueError: the shape is another one, or an entry is NaN or infinite.
         """
+        full = (num_markets, n_learners, self.size)
+        expected = (num_markets, self.size) if n_learners == 1 else full
         try:
             values = np.array(action, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"`action` must be numbers of shape {(num_markets, self.size)}, got {action!r}") from error
-        if values.shape != (num_markets, self.size):
-            raise ValueError(f"`action` must have shape {(num_markets, self.size)}, got {values.shape}")
+            raise ValueError(f"`action` must be numbers of shape {expected}, got {action!r}") from error
+        if values.shape not in (full, expected):
+            raise ValueError(f"`action` must have shape {expected}, got {values.shape}")
+        values = values.reshape(full)
         if not np.isfinite(values).all():
-            market, entry = np.argwhere(~np.isfinite(values))[0]
+            market, learner, entry = np.argwhere(~np.isfinite(values))[0]
+            whose = f"market {market}" if n_learners == 1 else f"learner {learner} of market {market}"
             raise ValueError(
-                f"`action` must be finite, got {values[market, entry]} for `{self.names[entry]}` of market {market}"
+                f"`action` must be finite, got {values[market, learner, entry]} for `{self.names[entry]}` of {whose}"
             )
         return np.clip(values, -1.0, 1.0, out=values)
 
-    def to_market(self, values: npt.NDArray[np.float64], last_prices: torch.Tensor) -> Action:
-        """The action in natural units, for the one learner of every market.
+    def to_market(self, values: npt.NDArray[np.float64] | Tensor, last_prices: Tensor) -> Action:
+        """The action in natural units; gradients flow to `values` and `last_prices` where these require them.
 
         Args:
-            values: checked actions, shape (E, size), each in [-1, 1].
-            last_prices: prices at the last close, shape (E, N).
+            values: checked actions, shape (E, L, size), float64, each in [-1, 1].
+            last_prices: prices at the last close, shape (E, N), money.
         """
-        parts: dict[str, torch.Tensor] = {}
+        if isinstance(values, np.ndarray) and (last_prices.requires_grad or last_prices.device.type != "cpu"):
+            values = torch.from_numpy(values).to(last_prices.device)
+        # Small arrays are cheaper in numpy; what is returned shares their memory.
+        plain = isinstance(values, np.ndarray)
+        xp: Any = np if plain else torch
+        tensor: Callable[[Any], Tensor] = torch.from_numpy if plain else torch.as_tensor
+        parts: dict[str, Tensor] = {}
         start = 0
         if self.leverage:
             low = long_leverage_min(self.n_assets)
-            parts["short_leverage"] = torch.from_numpy((values[:, 0:1] + 1.0) * (0.5 * SHORT_LEVERAGE_MAX))
-            parts["long_leverage"] = torch.from_numpy(low + (values[:, 1:2] + 1.0) * (0.5 * (LONG_LEVERAGE_MAX - low)))
+            parts["short_leverage"] = tensor((values[..., 0] + 1.0) * (0.5 * SHORT_LEVERAGE_MAX))
+            parts["long_leverage"] = tensor(low + (values[..., 1] + 1.0) * (0.5 * (LONG_LEVERAGE_MAX - low)))
             start = 2
         if self.beliefs:
             stop = start + self.n_assets
-            log_prices = np.log(last_prices.numpy())
-            parts["beliefs"] = torch.from_numpy((log_prices + BELIEF_RANGE * values[:, start:stop])[:, None, :])
+            log_prices = xp.log(last_prices.numpy() if plain else last_prices)[:, None]
+            parts["beliefs"] = tensor(log_prices + BELIEF_RANGE * values[..., start:stop])
             if self.confidence:
-                parts["risk_scale"] = torch.from_numpy(np.exp(LOG_RISK_RANGE * values[:, stop : stop + 1]))
+                parts["risk_scale"] = tensor(xp.exp(LOG_RISK_RANGE * values[..., stop]))
         return Action(**parts)
 
     def describe(self, action: npt.ArrayLike) -> str:

@@ -6,6 +6,7 @@ of many. Nothing here knows about episodes, horizons or autoreset.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -23,18 +24,20 @@ from hmgym.market import Action, Market, MarketConfig, MarketState, Outcome, Sho
 SHOCK_PERIODS = 30
 """Periods of shocks that each market draws at a time; part of what a seed means."""
 
+FloatArray = npt.NDArray[np.float64]
 Infos = dict[str, npt.NDArray[Any]]
 
 
 class MarketBatch:
-    """E markets with one learner each, stepped together; row i never depends on the other rows.
+    """E markets with L >= 1 learners each, stepped together; a market never depends on the other markets.
 
     Args:
-        config: the economy; must have one learner.
+        config: the economy.
         action_map: what an action sets.
         reward: a name or a function, see :mod:`hmgym.envs.rewards`.
         num_markets: number of markets E.
         record: whether to keep the history that a frame shows.
+        amplification: whether `infos` hold the gradient amplification.
     """
 
     def __init__(
@@ -44,9 +47,10 @@ class MarketBatch:
         reward: str | RewardFunction,
         num_markets: int,
         record: bool = False,
+        amplification: bool = False,
     ) -> None:
-        if config.n_learners != 1:
-            raise ValueError(f"`config.n_learners` must be 1 in this environment, got {config.n_learners}")
+        if config.n_learners < 1:
+            raise ValueError(f"`config.n_learners` must be >= 1 in an environment, got {config.n_learners}")
         if config.n_assets != action_map.n_assets:
             raise ValueError(f"`action_map` is for {action_map.n_assets} assets, `config` has {config.n_assets}")
         self.config = config
@@ -55,12 +59,16 @@ class MarketBatch:
         self.observation_map = ObservationMap(config)
         self.reward: Reward = make_reward(reward)
         self.num_markets = num_markets
-        self.history: History | None = History(num_markets) if record else None
+        self.history: History | None = History(num_markets, config.n_learners) if record else None
+        self.amplification = amplification
         self._shocks = ShockStream(self.market, SHOCK_PERIODS)
         self._state: MarketState | None = None
         self._outcome: Outcome | None = None
-        self._just_reset = np.ones(num_markets, np.bool_)
+        self._just_reset = np.ones((num_markets, config.n_learners), np.bool_)
+        self._newcomers: npt.NDArray[np.bool_] | None = None
         self._last_period: tuple[MarketState, Action, Shocks] | None = None
+        self._last_values: tuple[FloatArray, npt.NDArray[np.bool_] | None] | None = None
+        self._last_amplification: FloatArray | None = None
 
     @property
     def started(self) -> bool:
@@ -87,24 +95,41 @@ class MarketBatch:
                 self._state = fresh
             else:
                 self._state = self.state.with_rows(torch.from_numpy(rows), fresh)
-        self._just_reset[rows] = True
+        starting = np.zeros_like(self._just_reset)
+        starting[rows] = True
+        self._just_reset |= starting
         self._shocks.restart(rows, self.num_markets)
-        self.reward.restart(rows, self.num_markets)
+        self.reward.restart(starting)
         if self.history is not None:
             self.history.restart(rows, self.state)
+
+    def seat_newcomers(self, seats: npt.NDArray[np.bool_]) -> None:
+        """Begin a new episode for learners whose fund was ruined in the last period, in the market that goes on.
+
+        The newcomers take their seats as the next period begins; until then `observe` and `infos` show them as they
+        will be then.
+
+        Args:
+            seats: shape (E, L), of ruined learners only.
+        """
+        self._newcomers = seats
+        self._just_reset |= seats
+        self.reward.restart(seats)
 
     def step(
         self,
         action: npt.NDArray[np.float64],
         generators: list[np.random.Generator],
         frozen: npt.NDArray[np.bool_] | None = None,
+        acting: npt.NDArray[np.bool_] | None = None,
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-        """Run one period in every market and return reward and ruin, both of shape (E,).
+        """Run one period in every market and return reward and ruin, both of shape (E, L).
 
         Args:
-            action: checked actions in [-1, 1], shape (E, size).
+            action: checked actions in [-1, 1], shape (E, L, size).
             generators: one a market.
-            frozen: markets that wait for a reset; they draw nothing and return 0 and False.
+            frozen: shape (E,), markets that wait for a reset; they draw nothing and return 0 and False.
+            acting: shape (E, L), the learners whose action counts; the others do as their own limits and beliefs say.
 
         Raises:
             ClearingError: a market that is not frozen did not clear.
@@ -113,7 +138,7 @@ class MarketBatch:
         previous = self.state
         with torch.inference_mode():
             shocks = self._shocks.next(generators, frozen)
-            market_action = self.action_map.to_market(action, previous.prices)
+            market_action = self._market_action(action, previous, acting)
             state, outcome = self.market.transition(previous, market_action, shocks, errors="mark")
         cleared = outcome.converged.numpy() if frozen is None else outcome.converged.numpy() | frozen
         if not cleared.all():
@@ -121,18 +146,22 @@ class MarketBatch:
             raise ClearingError(failed, outcome.solution, self.num_markets)
         self._state, self._outcome = state, outcome
         self._last_period = (previous, market_action, shocks)
+        if self.amplification:
+            self._last_values, self._last_amplification = (action, acting), None
         self._just_reset[:] = False
+        self._newcomers = None
         if self.history is not None:
             self.history.append(state)
-        reward, ruined = self.reward(previous, outcome, state), outcome.ruined[:, 0].numpy().copy()
+        reward, ruined = self.reward(previous, outcome, state), outcome.ruined.numpy().copy()
         if frozen is not None:
             reward[frozen], ruined[frozen] = 0.0, False
         if not np.isfinite(reward).all():
-            raise ValueError(f"`reward` must be finite in every market, got {reward}")
+            shown = reward[:, 0] if reward.shape[1] == 1 else reward
+            raise ValueError(f"`reward` must be finite in every market, got {shown}")
         return reward, ruined
 
     def terminal_mark_gain(self) -> npt.NDArray[np.float64]:
-        """What each learner's mark gained from its own trade of the last step, (E,), in log unit value.
+        """What each learner's mark gained from its own trade of the last step, (E, L), in log unit value.
 
         Raises:
             RuntimeError: no step was taken yet.
@@ -140,31 +169,95 @@ class MarketBatch:
         if self._last_period is None:
             raise RuntimeError("call `step` before `terminal_mark_gain`")
         with torch.inference_mode():
-            gain: npt.NDArray[np.float64] = self.market.terminal_mark_gain(*self._last_period)[:, 0].numpy()
+            gain: npt.NDArray[np.float64] = self.market.terminal_mark_gain(*self._last_period).numpy()
         return gain
 
+    def gradient_amplification(self) -> FloatArray:
+        """How strongly each learner's action moved log prices in the last step: shape (E, L).
+
+        The Frobenius norm of ∂u/∂a, u the N log prices of the clearing and a the entries of the learner's action in
+        [-1, 1] as they were applied (clipped), by N backward passes through a second clearing.
+
+        Raises:
+            RuntimeError: no step was taken yet, or the batch was made without `amplification`.
+        """
+        if self._last_period is None or self._last_values is None:
+            raise RuntimeError("call `step` of a batch made with `amplification=True` before `gradient_amplification`")
+        if self._last_amplification is None:
+            (previous, _, shocks), (values, acting) = self._last_period, self._last_values
+            with torch.inference_mode(False), torch.enable_grad():
+                state, given = previous.clone(), torch.from_numpy(values).clone().requires_grad_()
+                log_prices = self.market.log_prices(state, self._market_action(given, state, acting), shocks)
+                squares = torch.zeros(given.shape[:2], dtype=torch.float64)
+                for asset in range(self.config.n_assets):
+                    (slope,) = torch.autograd.grad(log_prices[:, asset].sum(), given, retain_graph=True)
+                    squares += (slope * slope).sum(-1)
+            self._last_amplification = squares.sqrt().numpy()
+        return self._last_amplification.copy()
+
     def observe(self) -> npt.NDArray[np.float32]:
-        """What each learner knows before it acts, shape (E, size of one observation)."""
-        return self.observation_map(self.state)
+        """What each learner knows before it acts, shape (E, L, size of one observation)."""
+        observation = self.observation_map(self.state)
+        if self._newcomers is not None:
+            observation[self._newcomers] = self.observation_map(self.market.seated(self.state))[self._newcomers]
+        return observation
 
     def infos(self) -> Infos:
-        """Arrays of what else is known of every market; each entry has leading dimension E and is fresh."""
-        state, outcome = self.state, self._outcome
+        """Arrays of what else is known, a row a learner: leading dimension E·L, learners of a market together; fresh.
+
+        What belongs to the market (prices, residual, iterations) is the same in the rows of all its learners.
+        """
+        state, outcome, n = self.state, self._outcome, self.config.n_learners
         infos: Infos = {
-            "prices": state.prices.numpy().copy(),
-            "holdings": state.holdings[:, 0].numpy().copy(),
-            "unit_value": state.unit_value[:, 0].numpy().copy(),
-            "wealth": state.wealth[:, 0].numpy().copy(),
+            "prices": state.prices.numpy().repeat(n, 0),
+            "holdings": _rows(state.holdings, n),
+            "unit_value": _rows(state.unit_value, n),
+            "wealth": _rows(state.wealth, n),
         }
+        if self._newcomers is not None:
+            seated, newcomers = self.market.seated(state), self._newcomers.ravel()
+            for name in ("holdings", "unit_value", "wealth"):
+                infos[name][newcomers] = _rows(getattr(seated, name), n)[newcomers]
         if outcome is None:
-            infos["residual"] = np.zeros(self.num_markets)
-            infos["iterations"] = np.zeros(self.num_markets, np.int64)
-            infos["active_limits"] = np.zeros((self.num_markets, self.config.n_assets + 1), np.int8)
+            count = self.num_markets * n
+            infos["residual"] = np.zeros(count)
+            infos["iterations"] = np.zeros(count, np.int64)
+            infos["active_limits"] = np.zeros((count, self.config.n_assets + 1), np.int8)
+            if self.amplification:
+                infos["gradient_amplification"] = np.zeros(count)
             return infos
-        infos["residual"] = outcome.residual.numpy().copy()
-        infos["iterations"] = outcome.iterations.numpy().astype(np.int64)
-        infos["active_limits"] = outcome.active_limits[:, 0].numpy().astype(np.int8)
-        if self._just_reset.any():  # these markets have not cleared in this episode
-            for name in ("residual", "iterations", "active_limits"):
-                infos[name][self._just_reset] = 0
+        infos["residual"] = outcome.residual.numpy().repeat(n)
+        infos["iterations"] = outcome.iterations.numpy().astype(np.int64).repeat(n)
+        infos["active_limits"] = _rows(outcome.active_limits, n)
+        if self.amplification:
+            infos["gradient_amplification"] = self.gradient_amplification().ravel()
+        if self._just_reset.any():  # these learners have not traded in this episode
+            for name in ("residual", "iterations", "active_limits", "gradient_amplification"):
+                if name in infos:
+                    infos[name][self._just_reset.ravel()] = 0
         return infos
+
+    def _market_action(
+        self, values: FloatArray | torch.Tensor, state: MarketState, acting: npt.NDArray[np.bool_] | None
+    ) -> Action:
+        action = self.action_map.to_market(values, state.prices)
+        if acting is None or acting.all():
+            return action
+        return _chosen(torch.from_numpy(acting), action, self.market.own_action(state))
+
+
+def _rows(of_seats: torch.Tensor, n_learners: int) -> npt.NDArray[Any]:
+    """A fresh array (E·L, ...) of the first L seats of a tensor (E, B, ...)."""
+    rows: npt.NDArray[Any] = np.array(of_seats.numpy()[:, :n_learners])
+    return rows.reshape(-1, *rows.shape[2:])
+
+
+def _chosen(chosen: torch.Tensor, action: Action, otherwise: Action) -> Action:
+    """`action` for the chosen learners (E, L), `otherwise` for the others; parts that `action` leaves out stay out."""
+    parts: dict[str, torch.Tensor] = {}
+    for part in fields(Action):
+        value = getattr(action, part.name)
+        if value is not None:
+            mask = chosen.view(chosen.shape + (1,) * (value.dim() - 2))
+            parts[part.name] = torch.where(mask, value, getattr(otherwise, part.name))
+    return Action(**parts)

@@ -13,20 +13,21 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def gross_leverage(state: MarketState) -> tuple[FloatArray, FloatArray]:
-    """Gross leverage of the learner and of the crowd: money in risky positions, of either sign, over wealth.
+    """Gross leverage of the learners and of the crowd: money in risky positions, of either sign, over wealth.
 
     Returns:
-        learner: shape (E,), multiple of the learner's wealth.
-        crowd: shape (E,), of all other investors together, multiple of their wealth.
+        learners: shape (E, L), multiple of each learner's wealth.
+        crowd: shape (E,), of all who are no learners together, multiple of their wealth.
     """
+    n = state.unit_value.shape[1]
     prices = state.prices.numpy()[:, None, :]
     positions = state.holdings.numpy() * prices
     wealth = state.cash.numpy() + positions.sum(-1)
     gross = np.abs(positions).sum(-1)
     floor = 1e-9  # money; wealth below it counts as none
-    learner = gross[:, 0] / np.maximum(wealth[:, 0], floor)
-    crowd = gross[:, 1:].sum(-1) / np.maximum(wealth[:, 1:].sum(-1), floor)
-    return learner, crowd
+    learners = gross[:, :n] / np.maximum(wealth[:, :n], floor)
+    crowd = gross[:, n:].sum(-1) / np.maximum(wealth[:, n:].sum(-1), floor)
+    return learners, crowd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +37,8 @@ class EpisodeSeries:
     Attributes:
         prices: shape (T, N), currency.
         fundamentals: shape (T, N), currency.
-        unit_value: shape (T,), 1 at reset.
-        learner_leverage: shape (T,), multiple of wealth.
+        unit_value: shape (T,), 1 at reset; (T, L) where there are several learners.
+        learner_leverage: shape (T,), multiple of wealth; (T, L) where there are several learners.
         crowd_leverage: shape (T,), multiple of wealth.
     """
 
@@ -52,9 +53,10 @@ _NAMES = ("prices", "fundamentals", "unit_value", "learner_leverage", "crowd_lev
 
 
 class History:
-    """Series of the running episode of each of E markets."""
+    """Series of the running episode of each of E markets with L learners."""
 
-    def __init__(self, num_markets: int) -> None:
+    def __init__(self, num_markets: int, n_learners: int = 1) -> None:
+        self._one_learner = n_learners == 1
         self._closes: list[dict[str, FloatArray]] = []
         self._begin = np.zeros(num_markets, np.int64)
 
@@ -77,15 +79,19 @@ class History:
     def episode(self, market: int) -> EpisodeSeries:
         """Series of one market since its last reset."""
         closes = self._closes[self._begin[market] :]
-        return EpisodeSeries(**{name: np.stack([close[name][market] for close in closes]) for name in _NAMES})
+        series = {name: np.stack([close[name][market] for close in closes]) for name in _NAMES}
+        if self._one_learner:
+            for name in ("unit_value", "learner_leverage"):
+                series[name] = series[name][:, 0]
+        return EpisodeSeries(**series)
 
 
 def _snapshot(state: MarketState) -> dict[str, FloatArray]:
-    learner, crowd = gross_leverage(state)
+    learners, crowd = gross_leverage(state)
     return {
         "prices": state.prices.numpy().copy(),
         "fundamentals": state.fundamentals.numpy().copy(),
-        "unit_value": state.unit_value[:, 0].numpy().copy(),
-        "learner_leverage": learner,
+        "unit_value": state.unit_value.numpy().copy(),
+        "learner_leverage": learners,
         "crowd_leverage": crowd,
     }

@@ -7,16 +7,20 @@ left, which only the wrapper that truncates knows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from gymnasium import spaces
+from torch import Tensor
 
 from hmgym.market import MarketConfig, MarketState
 
-_FLOOR = 1e-9  # money; wealth below it counts as none
-_SATURATED = 20.0  # tanh is 1 to the last bit of float32 beyond 10
+_FLOOR = np.array(1e-9)  # money; wealth below it counts as none
+_LOWEST, _HIGHEST = np.array(-20.0), np.array(20.0)  # tanh is ±1 to the last bit of float64 beyond 19
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,35 +120,71 @@ class ObservationMap:
         return quantity
 
     def __call__(self, state: MarketState) -> npt.NDArray[np.float32]:
-        """Observations of the learner of each market, shape (E, size), a fresh array."""
-        prices, holdings, cash = state.prices.numpy(), state.holdings.numpy(), state.cash.numpy()
-        wealth, log_value = state.wealth.numpy(), state.log_value.numpy()
-        own_wealth = np.maximum(wealth[:, 0:1], _FLOOR)
-        own_weights = holdings[:, 0] * prices / own_wealth
-        supply = state.supply.numpy()
-        short = np.maximum(-holdings[:, 1:], 0.0).sum(1)
-        gross = supply - holdings[:, 0] + 2.0 * short  # the crowd's net position is what the learner does not hold
-        crowd_wealth = np.maximum(wealth[:, 1:].sum(-1), _FLOOR)
+        """Observations of the learners of each market, shape (E, L, size), a fresh array outside any graph."""
+        scaled = self._scaled(np, torch.Tensor.numpy, state, self._rate, _FLOOR)
+        np.minimum(np.maximum(scaled, _LOWEST, out=scaled), _HIGHEST, out=scaled)
+        observed: npt.NDArray[np.float32] = np.tanh(scaled.astype(np.float32))
+        return observed
+
+    def tensor(self, state: MarketState) -> Tensor:
+        """Observations of the learners of each market, float64 (E, L, size) on the state's device.
+
+        The same numbers as the arrays before these are rounded to float32; gradients flow to the state.
+        """
+        constants = (torch.as_tensor(value, device=state.prices.device) for value in (self._rate, _FLOOR))
+        return torch.tanh(self._scaled(torch, _itself, state, *constants).clamp(float(_LOWEST), float(_HIGHEST)))
+
+    def _scaled(self, xp: Any, array: Callable[[Tensor], Any], state: MarketState, rate: Any, floor: Any) -> Any:
+        """Every ``x / scale``, shape (E, L, size): the one formula, in numpy or in torch.
+
+        Args:
+            xp: numpy or torch.
+            array: from the state's tensors to arrays of `xp`.
+            state: the markets.
+            rate: ``1 / scale`` of every entry, an array of `xp`.
+            floor: money below which wealth counts as none, an array of `xp`.
+        """
+        n = state.unit_value.shape[1]
+        prices, holdings, cash = array(state.prices)[:, None], array(state.holdings), array(state.cash)[..., None]
+        wealth, supply = array(state.wealth)[..., None], array(state.supply)[:, None]
+        regime = array(state.regime)[:, None, None]
+        own_wealth = xp.maximum(wealth[:, :n], floor)
+        own_weights = holdings[:, :n] * prices / own_wealth
+        twice_short = _of_others(xp, abs(holdings) - holdings, n)
+        gross = supply - holdings[:, :n] + twice_short  # the others hold in sum what the learner does not hold
         parts = (
-            cash[:, 0:1] / own_wealth,
+            cash[:, :n] / own_wealth,
             own_weights,
-            np.abs(own_weights).sum(-1, keepdims=True),
-            log_value - np.log(prices),
-            state.news.numpy(),
-            state.signal.numpy(),
-            2.0 * state.regime.numpy()[:, None] - 1.0,
-            np.sqrt(state.variance.numpy()),
-            state.last_return.numpy(),
-            short / supply,
-            ((gross * prices).sum(-1) / crowd_wealth)[:, None],
-            (cash[:, 1:].sum(-1) / (supply * prices).sum(-1))[:, None],
-            (wealth[:, 0] / np.maximum(wealth.sum(-1), _FLOOR))[:, None],
-            np.log(state.unit_value.numpy()[:, 0:1]),
+            abs(own_weights).sum(-1)[..., None],
+            array(state.log_value)[:, None] - xp.log(prices),
+            array(state.news)[:, None],
+            array(state.signal)[:, None],
+            regime + regime - 1.0,
+            xp.sqrt(array(state.variance))[:, None],
+            array(state.last_return)[:, None],
+            twice_short / (supply + supply),
+            (gross * prices).sum(-1)[..., None] / xp.maximum(_of_others(xp, wealth, n), floor),
+            _of_others(xp, cash, n) / (supply * prices).sum(-1)[..., None],
+            wealth[:, :n] / xp.maximum(wealth.sum(1)[:, None], floor),
+            xp.log(array(state.unit_value))[..., None],
         )
-        scaled = np.concatenate(parts, axis=1)
-        scaled *= self._rate
-        np.clip(scaled, -_SATURATED, _SATURATED, out=scaled)
-        return np.tanh(scaled.astype(np.float32))
+        if n != 1:  # what is public is the same for all of them
+            parts = tuple(xp.broadcast_to(part, (len(wealth), n, part.shape[-1])) for part in parts)
+        return xp.concatenate(parts, -1) * rate
+
+
+def _of_others(xp: Any, amounts: Any, n_learners: int) -> Any:
+    """Sum over all investors but the learner, shape (E, L, k), of amounts (E, B, k)."""
+    background = amounts[:, n_learners:].sum(1)[:, None]
+    if n_learners == 1:
+        return background
+    learners = amounts[:, :n_learners]
+    others = [xp.concatenate((learners[:, :own], learners[:, own + 1 :]), 1).sum(1) for own in range(n_learners)]
+    return background + xp.stack(others, 1)
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def observation_table(n_assets: int) -> str:

@@ -12,10 +12,17 @@ MAX_EPISODE_STEPS = 120
 ENTRY_POINT = "hmgym.envs.single:MarketEnv"
 VECTOR_ENTRY_POINT = "hmgym.envs.vector:MarketVectorEnv"
 
+CONTROLS: dict[str, dict[str, bool]] = {
+    "leverage": {"leverage": True, "beliefs": False},
+    "beliefs": {"leverage": False, "beliefs": True},
+    "both": {"leverage": True, "beliefs": True},
+}
+"""Which parts of the action an environment offers, by what the agent controls."""
+
 ENVIRONMENTS: dict[str, dict[str, Any]] = {
-    "hmgym/Leverage-v0": {"leverage": True, "beliefs": False},
-    "hmgym/Beliefs-v0": {"leverage": False, "beliefs": True},
-    "hmgym/LeverageBeliefs-v0": {"leverage": True, "beliefs": True},
+    "hmgym/Leverage-v0": CONTROLS["leverage"],
+    "hmgym/Beliefs-v0": CONTROLS["beliefs"],
+    "hmgym/LeverageBeliefs-v0": CONTROLS["both"],
 }
 """Registered ids, and which parts of the action each one offers."""
 

@@ -23,6 +23,7 @@ _MUTED: Colour = (120, 127, 140)
 _GRID: Colour = (226, 229, 235)
 _PAPER: Colour = (255, 255, 255)
 _LEARNER: Colour = (200, 62, 50)
+_LEARNERS: Colour = (240, 170, 60)  # the last of several learners; those between are mixed
 _CROWD: Colour = (96, 104, 120)
 _ASSETS: tuple[Colour, ...] = (
     (31, 99, 176),
@@ -131,14 +132,25 @@ class Viewer:
         )
         half = (width - 72) // 2
         top = 48 + 318 + 24
+        value, leverage = series.unit_value, series.learner_leverage
+        one = value.ndim == 1
+        colours = (
+            (_LEARNER,)
+            if one
+            else tuple(_mix(_LEARNER, _LEARNERS, i / (value.shape[1] - 1)) for i in range(value.shape[1]))
+        )
         self._panel(
             pygame, surface, (24, top, half, height - top - 24),
-            f"Learner's unit value {series.unit_value[-1]:.2f}, log", [(np.log(series.unit_value), _LEARNER, False)],
+            ("Learner's unit value" if one else "Learners' unit values") + f" {_span(value[-1])}, log",
+            [(np.log(line), colour, False) for line, colour in zip(np.atleast_2d(value.T), colours, strict=True)],
         )  # fmt: skip
         self._panel(
             pygame, surface, (48 + half, top, half, height - top - 24),
-            f"Gross leverage: learner {series.learner_leverage[-1]:.2f} (red), crowd {series.crowd_leverage[-1]:.2f}",
-            [(series.crowd_leverage, _CROWD, False), (series.learner_leverage, _LEARNER, False)], floor=0.0,
+            f"Gross leverage: {'learner' if one else 'learners'} {_span(leverage[-1])} (red), "
+            f"crowd {series.crowd_leverage[-1]:.2f}",
+            [(series.crowd_leverage, _CROWD, False)]
+            + [(line, colour, False) for line, colour in zip(np.atleast_2d(leverage.T), colours, strict=True)],
+            floor=0.0,
         )  # fmt: skip
 
     def _panel(
@@ -173,6 +185,17 @@ class Viewer:
                     pygame.draw.line(surface, colour, begin, end, 2)
             else:
                 pygame.draw.lines(surface, colour, False, points, 2)
+
+
+def _mix(first: Colour, last: Colour, share: float) -> Colour:
+    """A colour on the way from the first to the last."""
+    red, green, blue = (round(a + share * (b - a)) for a, b in zip(first, last, strict=True))
+    return red, green, blue
+
+
+def _span(values: FloatArray) -> str:
+    """One number as it is, several by their smallest and largest."""
+    return f"{values:.2f}" if values.ndim == 0 else f"{values.min():.2f} to {values.max():.2f}"
 
 
 def _tint(colour: Colour) -> Colour:

@@ -1,7 +1,8 @@
 """Rewards of one period: by name, or any function of the states before and after.
 
 The default, the change of log unit value, sums over an episode to the log of the final unit value. A user's reward is
-a function ``reward(previous, outcome, state)`` that returns one number a market.
+a function ``reward(previous, outcome, state)`` that returns one number a market, or, where a market has several
+learners, one for each of them.
 """
 
 from __future__ import annotations
@@ -17,28 +18,28 @@ import torch
 from hmgym.market import MarketState, Outcome
 
 RewardFunction = Callable[[MarketState, Outcome, MarketState], Any]
-"""``reward(previous, outcome, state)`` → numbers of shape (E,)."""
+"""``reward(previous, outcome, state)`` → numbers of shape (E,) with one learner, (E, L) with L of them."""
 
 
 class Reward(Protocol):
-    """A reward with memory; `restart` begins a new episode in the given markets."""
+    """A reward with memory; `restart` begins new episodes."""
 
-    def restart(self, rows: npt.NDArray[np.int64], num_markets: int) -> None:
-        """Forget the past of these markets."""
+    def restart(self, starting: npt.NDArray[np.bool_]) -> None:
+        """Forget the past of the learners that `starting`, shape (E, L), is true for; called before the first step."""
 
     def __call__(self, previous: MarketState, outcome: Outcome, state: MarketState) -> npt.NDArray[np.float64]:
-        """Reward of one period for every market, shape (E,), a fresh array."""
+        """Reward of one period for every learner, shape (E, L), a fresh array."""
 
 
 class LogUnitValue:
     """Change of the log of the learner's unit value: ``log u_t − log u_{t−1}``."""
 
-    def restart(self, rows: npt.NDArray[np.int64], num_markets: int) -> None:
+    def restart(self, starting: npt.NDArray[np.bool_]) -> None:
         """Nothing to forget."""
 
     def __call__(self, previous: MarketState, outcome: Outcome, state: MarketState) -> npt.NDArray[np.float64]:
         """The learner's reward as the market settles it."""
-        growth: npt.NDArray[np.float64] = outcome.reward[:, 0].numpy().copy()
+        growth: npt.NDArray[np.float64] = outcome.reward.numpy().copy()
         return growth
 
 
@@ -52,7 +53,7 @@ class ExcessReturn(LogUnitValue):
         """The learner's log return over that of all shares."""
         supply = previous.holdings.sum(1)
         market = torch.log((supply * state.prices).sum(-1)) - torch.log((supply * previous.prices).sum(-1))
-        growth: npt.NDArray[np.float64] = super().__call__(previous, outcome, state) - market.numpy()
+        growth: npt.NDArray[np.float64] = super().__call__(previous, outcome, state) - market.numpy()[:, None]
         return growth
 
 
@@ -76,14 +77,14 @@ class DifferentialSharpe(LogUnitValue):
         if not 0.0 < adaptation_rate < 1.0:
             raise ValueError(f"`adaptation_rate` must lie in (0, 1), got {adaptation_rate}")
         self._rate = adaptation_rate
-        self._first = np.zeros(0)
-        self._second = np.zeros(0)
+        self._first = np.zeros((0, 0))
+        self._second = np.zeros((0, 0))
 
-    def restart(self, rows: npt.NDArray[np.int64], num_markets: int) -> None:
-        """Set the moments of these markets back to where they start."""
-        if self._first.size != num_markets:
-            self._first, self._second = np.zeros(num_markets), np.zeros(num_markets)
-        self._first[rows], self._second[rows] = self._MEAN, self._SECOND_MOMENT
+    def restart(self, starting: npt.NDArray[np.bool_]) -> None:
+        """Set the moments of these learners back to where they start."""
+        if self._first.shape != starting.shape:
+            self._first, self._second = np.zeros(starting.shape), np.zeros(starting.shape)
+        self._first[starting], self._second[starting] = self._MEAN, self._SECOND_MOMENT
 
     def __call__(self, previous: MarketState, outcome: Outcome, state: MarketState) -> npt.NDArray[np.float64]:
         """D of this period, then move the moments."""
@@ -104,7 +105,7 @@ class _UserReward:
     def __init__(self, function: RewardFunction) -> None:
         self._function = function
 
-    def restart(self, rows: npt.NDArray[np.int64], num_markets: int) -> None:
+    def restart(self, starting: npt.NDArray[np.bool_]) -> None:
         pass
 
     def __call__(self, previous: MarketState, outcome: Outcome, state: MarketState) -> npt.NDArray[np.float64]:
@@ -112,10 +113,11 @@ class _UserReward:
         if isinstance(returned, torch.Tensor):
             returned = returned.detach().numpy()
         values = np.array(returned, dtype=np.float64)
-        expected = (state.prices.shape[0],)
+        full = tuple(outcome.reward.shape)
+        expected = full[:1] if full[1] == 1 else full
         if values.shape != expected:
             raise ValueError(f"`reward` must return numbers of shape {expected}, got shape {values.shape}")
-        return values
+        return values.reshape(full)
 
 
 REWARDS: dict[str, Callable[[], Reward]] = {

@@ -1,4 +1,4 @@
-"""From the keyword arguments of `gym.make` to a batch of markets; shared by the single and the vector environment."""
+"""From the keyword arguments of an environment to a batch of markets; shared by all environments."""
 
 from __future__ import annotations
 
@@ -14,8 +14,17 @@ RENDER_MODES = ("rgb_array", "human")
 RENDER_FPS = 12
 
 
-def make_config(config: MarketConfig | None, n_assets: int | None, n_investors: int | None) -> MarketConfig:
+LEARNERS_SHARE = 0.5
+"""Largest target share of all wealth that several learners have together, where no `config` says otherwise."""
+
+
+def make_config(
+    config: MarketConfig | None, n_assets: int | None, n_investors: int | None, n_learners: int | None = None
+) -> MarketConfig:
     """The economy that an environment runs: `config`, or the default one, with the sizes that were asked for.
+
+    Without a `config` each learner's target share of all wealth is that of one learner, .1, and from six learners on
+    they share :data:`LEARNERS_SHARE` equally, so that the crowd still makes the market.
 
     Raises:
         ValueError: `config` is of another type or a size is impossible.
@@ -27,6 +36,10 @@ def make_config(config: MarketConfig | None, n_assets: int | None, n_investors: 
         sizes["n_assets"] = n_assets
     if n_investors is not None:
         sizes["n_investors"] = n_investors
+    if n_learners is not None:
+        sizes["n_learners"] = n_learners
+        if config is None and isinstance(n_learners, int) and n_learners > 1:
+            sizes["learner_share"] = min(MarketConfig.learner_share, LEARNERS_SHARE / n_learners)
     return MarketConfig(**sizes) if config is None else dataclasses.replace(config, **sizes)
 
 
@@ -48,8 +61,10 @@ def make_batch(
     reward: str | RewardFunction,
     config: MarketConfig | None,
     record: bool,
+    n_learners: int | None = None,
+    amplification: bool = False,
 ) -> MarketBatch:
     """A batch of markets for these arguments; see :class:`~hmgym.envs.single.MarketEnv` for their meaning."""
-    economy = make_config(config, n_assets, n_investors)
+    economy = make_config(config, n_assets, n_investors, n_learners)
     action_map = ActionMap(n_assets=economy.n_assets, leverage=leverage, beliefs=beliefs, confidence=confidence)
-    return MarketBatch(economy, action_map, reward, num_markets, record)
+    return MarketBatch(economy, action_map, reward, num_markets, record, amplification)

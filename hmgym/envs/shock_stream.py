@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,17 @@ class ShockStream:
             shocks = _map(lambda ahead: ahead.flatten(0, 1).index_select(0, flat), self._ahead)
         position += 1 if frozen is None else ~frozen
         return shocks
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was drawn ahead and how much of it was served, as tensors."""
+        ahead = {} if self._ahead is None else {name: getattr(self._ahead, name).clone() for name in _FIELDS}
+        return {"position": torch.from_numpy(self._position.copy()), "ahead": ahead}
+
+    def load_state_dict(self, stored: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self._position = stored["position"].numpy().copy()
+        self._ahead = Shocks(**stored["ahead"]) if stored["ahead"] else None
+        self._served_views = True
 
     def _refill(self, rows: npt.NDArray[np.int64], generators: Sequence[np.random.Generator]) -> None:
         fresh = self._market.draw_shocks([generators[row] for row in rows], periods=self._periods)

@@ -8,9 +8,8 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from hmgym.envs.actions import ActionMap
+from hmgym.envs.face import MarketFace, spec_name
 from hmgym.envs.history import EpisodeSeries
-from hmgym.envs.observation import ObservationMap
 from hmgym.envs.rendering import Viewer
 from hmgym.envs.rewards import RewardFunction
 from hmgym.envs.setup import RENDER_FPS, RENDER_MODES, check_render_mode, make_batch
@@ -20,7 +19,7 @@ Observation = npt.NDArray[np.float32]
 _ONLY = np.zeros(1, np.int64)
 
 
-class MarketEnv(gym.Env[Observation, npt.NDArray[np.float32]]):
+class MarketEnv(MarketFace, gym.Env[Observation, npt.NDArray[np.float32]]):
     """A learner among heterogeneous investors whose trades, with everybody's, make the price.
 
     ## Description
@@ -52,7 +51,8 @@ class MarketEnv(gym.Env[Observation, npt.NDArray[np.float32]]):
 
     ## Info
     `prices (N,)`, `holdings (N,)` shares of the learner, `unit_value`, `wealth` money, `residual` and `iterations` of
-    the clearing, `active_limits (N+1,)` int8, cash first: −1 at −κ, 1 at θ, 0 between.
+    the clearing, `active_limits (N+1,)` int8, cash first: −1 at −κ, 1 at θ, 0 between. With `amplification`, also
+    `gradient_amplification`: the norm of the derivative of the log prices of this period with respect to the action.
 
     Args:
         leverage: whether the action sets leverage limits (fixed by the id).
@@ -63,6 +63,7 @@ class MarketEnv(gym.Env[Observation, npt.NDArray[np.float32]]):
         reward: a name of :data:`~hmgym.envs.rewards.REWARDS` or a function ``reward(previous, outcome, state)``.
         config: the economy; None is the default economy.
         render_mode: None, "rgb_array" or "human".
+        amplification: whether `info` holds `gradient_amplification`, which costs a second clearing and its gradients.
 
     Raises:
         ValueError: an argument is out of range or unknown.
@@ -82,30 +83,22 @@ class MarketEnv(gym.Env[Observation, npt.NDArray[np.float32]]):
         reward: str | RewardFunction = "log_unit_value",
         config: MarketConfig | None = None,
         render_mode: str | None = None,
+        amplification: bool = False,
     ) -> None:
         self.render_mode = check_render_mode(render_mode)
         self._batch = make_batch(
             num_markets=1, leverage=leverage, beliefs=beliefs, confidence=confidence, n_assets=n_assets,
             n_investors=n_investors, reward=reward, config=config, record=render_mode is not None,
+            amplification=amplification,
         )  # fmt: skip
+        if self.config.n_learners != 1:
+            raise ValueError(
+                "`config.n_learners` must be 1 in this environment (`hmgym.envs.parallel_env` takes many), "
+                f"got {self.config.n_learners}"
+            )
         self._viewer = None if render_mode is None else Viewer(render_mode, RENDER_FPS)
         self.action_space = self._batch.action_map.space()  # type: ignore[assignment]
         self.observation_space = self._batch.observation_map.space()  # type: ignore[assignment]
-
-    @property
-    def config(self) -> MarketConfig:
-        """The economy that runs."""
-        return self._batch.config
-
-    @property
-    def action_map(self) -> ActionMap:
-        """What an action means."""
-        return self._batch.action_map
-
-    @property
-    def observation_map(self) -> ObservationMap:
-        """What an observation means."""
-        return self._batch.observation_map
 
     @property
     def state(self) -> MarketState:
@@ -120,7 +113,7 @@ class MarketEnv(gym.Env[Observation, npt.NDArray[np.float32]]):
         self._batch.reset(_ONLY, [self.np_random])
         if self.render_mode == "human":
             self.render()
-        return self._batch.observe()[0], self._info()
+        return self._batch.observe()[0, 0], self._info()
 
     def step(self, action: npt.NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Run one period. Never truncates by itself.
@@ -132,7 +125,7 @@ class MarketEnv(gym.Env[Observation, npt.NDArray[np.float32]]):
         reward, ruined = self._batch.step(values, [self.np_random])
         if self.render_mode == "human":
             self.render()
-        return self._batch.observe()[0], float(reward[0]), bool(ruined[0]), False, self._info()
+        return self._batch.observe()[0, 0], float(reward[0, 0]), bool(ruined[0, 0]), False, self._info()
 
     def episode(self) -> EpisodeSeries:
         """Series of the running episode; kept only where there is a `render_mode`.
@@ -140,27 +133,17 @@ class MarketEnv(gym.Env[Observation, npt.NDArray[np.float32]]):
         Raises:
             ValueError: the environment was made without a `render_mode`.
         """
-        if self._batch.history is None:
-            raise ValueError("`render_mode` must be set for the episode to be recorded, got None")
-        return self._batch.history.episode(0)
+        return self._series(0)
 
     def render(self) -> npt.NDArray[np.uint8] | None:
         """The episode so far as one frame, None in "human" mode or without a mode."""
         if self._viewer is None:
             gym.logger.warn("`render` was called on an environment made without a `render_mode`")
-            return None
-        series = self.episode()
-        return self._viewer.draw(series, frame_title(self.spec, series))
+        return self._draw(0, spec_name(self.spec))
 
     def close(self) -> None:
         """Close the window, if there is one."""
-        if self._viewer is not None:
-            self._viewer.close()
+        self._close_window()
 
     def _info(self) -> dict[str, Any]:
         return {name: values[0] for name, values in self._batch.infos().items()}
-
-
-def frame_title(spec: Any, series: EpisodeSeries) -> str:
-    """Id and month, the title of a frame."""
-    return f"{spec.id if spec is not None else 'hmgym'}   month {len(series.unit_value) - 1}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -14,15 +14,13 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from hmgym.envs.actions import ActionMap
 from hmgym.envs.batch import Infos
+from hmgym.envs.face import MarketFace, spec_name
 from hmgym.envs.history import EpisodeSeries
-from hmgym.envs.observation import ObservationMap
 from hmgym.envs.registration import VECTOR_ENTRY_POINT
 from hmgym.envs.rendering import Viewer
 from hmgym.envs.rewards import RewardFunction
 from hmgym.envs.setup import RENDER_FPS, RENDER_MODES, check_render_mode, make_batch
-from hmgym.envs.single import frame_title
 from hmgym.market import MarketConfig, MarketState
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,14 +30,14 @@ Observations = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Period:
-    """What one period of all markets returns.
+    """What one period of all markets returns: R rows, a row a learner, the L learners of a market together.
 
     Attributes:
-        observation: shape (E, size), of the new episode where a market was reset in this period.
-        reward: shape (E,).
-        terminated: shape (E,).
-        truncated: shape (E,).
-        final_observation: shape (E, size), before any reset; None where no episode was reset in this period.
+        observation: shape (R, size), of the new episode where one began in this period.
+        reward: shape (R,).
+        terminated: shape (R,).
+        truncated: shape (R,).
+        final_observation: shape (R, size), before any new episode; None where none began in this period.
         final_infos: likewise.
     """
 
@@ -51,18 +49,26 @@ class Period:
     final_infos: Infos | None = None
 
 
-class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
+class MarketVectorEnv(MarketFace, VectorEnv[Observations, npt.NDArray[np.float32], Any]):
     """E independent markets stepped together; arguments and spaces as in :class:`~hmgym.envs.single.MarketEnv`.
 
     Row i, seeded s, equals the single environment seeded s + i, also across resets.
 
+    With L learners in every market there are E·L rows, and the attribute `num_envs` says so: row e·L + l is learner l
+    of market e, and market e, seeded s, is the parallel environment seeded s + e. A row whose fund is ruined ends its
+    episode; its next one begins at once in the same market, with the newcomer that takes the seat (unit value 1). The
+    end of a market's months truncates all its rows, and a market none of whose learners is left begins anew.
+
     Args:
         num_envs: number of markets E.
+        n_learners: learners L of every market; None takes that of `config`. Without a `config` each has a target share
+            of .1 of all wealth, or .5 / L where L is more than 5.
         max_episode_steps: periods after which this environment truncates an episode itself; None never does.
-        autoreset_mode: an :class:`~gymnasium.vector.AutoresetMode` or its value, "NextStep", "SameStep", "Disabled".
+        autoreset_mode: an :class:`~gymnasium.vector.AutoresetMode` or its value, "NextStep", "SameStep", "Disabled";
+            None is "NextStep", with several learners "SameStep".
 
     Raises:
-        ValueError: an argument is out of range or unknown.
+        ValueError: an argument is out of range or unknown, or several learners have another mode than "SameStep".
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012
@@ -70,12 +76,12 @@ class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
         "render_fps": RENDER_FPS,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
-    _viewer: Viewer | None = None  # Gymnasium closes a deleted environment, also one whose arguments were refused
 
     def __init__(
         self,
         *,
         num_envs: int = 1,
+        n_learners: int | None = None,
         leverage: bool = True,
         beliefs: bool = False,
         confidence: bool = False,
@@ -84,46 +90,42 @@ class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
         reward: str | RewardFunction = "log_unit_value",
         config: MarketConfig | None = None,
         render_mode: str | None = None,
+        amplification: bool = False,
         max_episode_steps: int | None = None,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        autoreset_mode: str | AutoresetMode | None = None,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"`num_envs` must be >= 1, got {num_envs}")
         if max_episode_steps is not None and max_episode_steps < 1:
             raise ValueError(f"`max_episode_steps` must be >= 1 or None, got {max_episode_steps}")
-        self.num_envs = num_envs
+        self.num_markets = num_envs
         self.max_episode_steps = max_episode_steps
-        self.autoreset_mode = _autoreset_mode(autoreset_mode)
-        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = check_render_mode(render_mode)
         self._batch = make_batch(
             num_markets=num_envs, leverage=leverage, beliefs=beliefs, confidence=confidence, n_assets=n_assets,
             n_investors=n_investors, reward=reward, config=config, record=render_mode is not None,
+            n_learners=n_learners, amplification=amplification,
         )  # fmt: skip
+        self._shape = (num_envs, self.config.n_learners)
+        several = self.config.n_learners > 1
+        default = AutoresetMode.SAME_STEP if several else AutoresetMode.NEXT_STEP
+        self.autoreset_mode = default if autoreset_mode is None else _autoreset_mode(autoreset_mode)
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
+        if several and self.autoreset_mode is not AutoresetMode.SAME_STEP:
+            raise ValueError(
+                '`autoreset_mode` must be "SameStep" where a market has several learners, because it does not wait for '
+                f"one of them, got {self.autoreset_mode.value!r}"
+            )
+        self.num_envs = num_envs * self.config.n_learners
         self._viewer = None if render_mode is None else Viewer(render_mode, RENDER_FPS)
         self.single_action_space = self._batch.action_map.space()
         self.single_observation_space = self._batch.observation_map.space()
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self._generators: list[np.random.Generator | None] = [None] * num_envs
         self._seeds: list[int] = [-1] * num_envs
         self._elapsed = np.zeros(num_envs, np.int64)
         self._ended = np.zeros(num_envs, np.bool_)
-
-    @property
-    def config(self) -> MarketConfig:
-        """The economy that runs."""
-        return self._batch.config
-
-    @property
-    def action_map(self) -> ActionMap:
-        """What an action means."""
-        return self._batch.action_map
-
-    @property
-    def observation_map(self) -> ObservationMap:
-        """What an observation means."""
-        return self._batch.observation_map
 
     @property
     def state(self) -> MarketState:
@@ -142,11 +144,11 @@ class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
 
     @np_random.setter  # type: ignore[override]
     def np_random(self, value: Sequence[np.random.Generator]) -> None:
-        if len(value) != self.num_envs:
+        if len(value) != self.num_markets:
             raise ValueError(
-                f"`np_random` must hold one generator for each of {self.num_envs} markets, got {len(value)}"
+                f"`np_random` must hold one generator for each of {self.num_markets} markets, got {len(value)}"
             )
-        self._generators, self._seeds = list(value), [-1] * self.num_envs
+        self._generators, self._seeds = list(value), [-1] * self.num_markets
 
     @property
     def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -160,15 +162,15 @@ class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
         """Begin new episodes in all markets, or in those of a mask.
 
         Args:
-            seed: None lets every stream go on; an int s seeds row i with s + i; a sequence gives one seed a row.
+            seed: None lets every stream go on; an int s seeds market e with s + e; a sequence gives one seed a market.
             options: ``{"reset_mask": mask}`` with a boolean array (E,) resets only these markets.
 
         Raises:
             ValueError: the number of seeds or the mask's shape is wrong, or the mask is empty.
             TypeError: the mask is no boolean array.
         """
-        mask = _reset_mask(options, self.num_envs)
-        seeds = _spread_seed(seed, self.num_envs)
+        mask = _reset_mask(options, self.num_markets)
+        seeds = _spread_seed(seed, self.num_markets)
         rows = np.flatnonzero(mask)
         for row in rows:
             if seeds[row] is not None:
@@ -176,10 +178,10 @@ class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
         self._begin_episodes(rows)
         if self.render_mode == "human":
             self.render()
-        return self._batch.observe(), _with_masks(self._batch.infos(), mask)
+        return self._observe(), _with_masks(self._batch.infos(), mask.repeat(self._shape[1]))
 
     def step(self, actions: npt.NDArray[np.float32]) -> tuple[Observations, FloatArray, Flags, Flags, dict[str, Any]]:
-        """Run one period in all markets.
+        """Run one period in all markets; `actions` holds a row a learner.
 
         In NEXT_STEP mode a market whose episode has ended is reset instead, its action ignored, its reward 0. In
         SAME_STEP mode it is reset at once, the last observation and info in ``final_obs`` and ``final_info``. In
@@ -206,7 +208,7 @@ class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
         actions = np.array(actions, dtype=np.float64)
         waiting = self._ended
         frozen: Flags | None = None
-        if waiting.any():
+        if waiting.any():  # one learner a market, see __init__: its row is the market
             if self.autoreset_mode is AutoresetMode.DISABLED:
                 raise ValueError(
                     f"markets {np.flatnonzero(waiting).tolist()} have ended: reset them with "
@@ -215,38 +217,44 @@ class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
             frozen = waiting.copy()
             if actions.shape == self.action_space.shape:
                 actions[frozen] = 0.0  # ignored, so it need not be finite
-        values = self._batch.action_map.check(actions, self.num_envs)
+        values = self._batch.action_map.check(actions, self.num_envs).reshape(*self._shape, -1)
         if frozen is not None and frozen.all():
-            reward, terminated = np.zeros(self.num_envs), np.zeros(self.num_envs, np.bool_)
+            reward, ruined = np.zeros(self._shape), np.zeros(self._shape, np.bool_)
         else:
-            reward, terminated = self._batch.step(values, self._seeded_generators(), frozen)
+            reward, ruined = self._batch.step(values, self._seeded_generators(), frozen)
             self._elapsed += 1
         if frozen is not None:
             self._begin_episodes(np.flatnonzero(frozen))
         if self.max_episode_steps is None:
-            truncated = np.zeros(self.num_envs, np.bool_)
+            over = np.zeros(self.num_markets, np.bool_)
         else:
-            truncated = self._elapsed >= self.max_episode_steps
-        self._ended = terminated | truncated
-        observation = self._batch.observe()
-        if self.autoreset_mode is not AutoresetMode.SAME_STEP or not self._ended.any():
-            return Period(observation=observation, reward=reward, terminated=terminated, truncated=truncated)
+            over = self._elapsed >= self.max_episode_steps
+        observation, terminated, truncated = self._observe(), ruined.ravel(), over.repeat(self._shape[1])
+        ended = terminated | truncated
+        period = Period(observation=observation, reward=reward.ravel(), terminated=terminated, truncated=truncated)
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP:
+            self._ended = ended
+            return period
+        if not ended.any():
+            return period
         final_infos = self._batch.infos()
-        self._begin_episodes(np.flatnonzero(self._ended))
-        return Period(
-            observation=self._batch.observe(), reward=reward, terminated=terminated, truncated=truncated,
-            final_observation=observation, final_infos=final_infos,
-        )  # fmt: skip
+        finished = over | ruined.all(1)
+        if finished.any():
+            self._begin_episodes(np.flatnonzero(finished))
+        newcomers = ruined & ~finished[:, None]
+        if newcomers.any():
+            self._batch.seat_newcomers(newcomers)
+        return replace(period, observation=self._observe(), final_observation=observation, final_infos=final_infos)
 
     def terminal_mark_gain(self) -> npt.NDArray[np.float64]:
-        """What each learner's mark gained from its own trade of the last step, (E,), in log unit value.
+        """What each learner's mark gained from its own trade of the last step, a row each, in log unit value.
 
         Wealth is marked at prices that the learner moved: a last trade can inflate a sum of rewards by this much.
         """
-        return self._batch.terminal_mark_gain()
+        return self._batch.terminal_mark_gain().ravel()
 
     def infos(self) -> Infos:
-        """Arrays of what else is known of every market now, leading dimension E."""
+        """Arrays of what else is known now, a row a learner."""
         return self._batch.infos()
 
     def episode(self, market: int) -> EpisodeSeries:
@@ -255,9 +263,7 @@ class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
         Raises:
             ValueError: the environment was made without a `render_mode`.
         """
-        if self._batch.history is None:
-            raise ValueError("`render_mode` must be set for the episode to be recorded, got None")
-        return self._batch.history.episode(market)
+        return self._series(market)
 
     def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
         """One frame a market; in "human" mode the window shows market 0."""
@@ -266,25 +272,24 @@ class MarketVectorEnv(VectorEnv[Observations, npt.NDArray[np.float32], Any]):
         if self.render_mode == "human":
             self.render_market(0)
             return None
-        frames = (self.render_market(market) for market in range(self.num_envs))
+        frames = (self.render_market(market) for market in range(self.num_markets))
         return tuple(frame for frame in frames if frame is not None)
 
     def render_market(self, market: int) -> npt.NDArray[np.uint8] | None:
         """The frame of one market, None in "human" mode or without a mode."""
-        if self._viewer is None:
-            return None
-        series = self.episode(market)
-        return self._viewer.draw(series, f"{frame_title(self.spec, series)}   market {market}")
+        return self._draw(market, spec_name(self.spec), f"   market {market}")
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the window, if there is one."""
-        if self._viewer is not None:
-            self._viewer.close()
+        self._close_window()
 
-    def _begin_episodes(self, rows: npt.NDArray[np.int64]) -> None:
-        self._batch.reset(rows, self._seeded_generators())
-        self._elapsed[rows] = 0
-        self._ended[rows] = False
+    def _observe(self) -> Observations:
+        return self._batch.observe().reshape(self.num_envs, -1)
+
+    def _begin_episodes(self, markets: npt.NDArray[np.int64]) -> None:
+        self._batch.reset(markets, self._seeded_generators())
+        self._elapsed[markets] = 0
+        self._ended[markets] = False
 
     def _seeded_generators(self) -> list[np.random.Generator]:
         generators = self._generators

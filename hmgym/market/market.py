@@ -13,6 +13,7 @@ from torch import Tensor
 from hmgym.clearing import ClearingError, ClearingSolution, clear_unchecked
 from hmgym.investors import Population
 from hmgym.investors.fundamentalist import next_error
+from hmgym.investors.population import TRAIT_DRAWS
 from hmgym.investors.sentiment import next_sentiment
 from hmgym.investors.trend_follower import next_trend
 from hmgym.market.config import MarketConfig
@@ -116,6 +117,14 @@ class Market:
             risk_scale=torch.ones_like(traits.short_leverage[:, :n]),
         )
 
+    def seated(self, state: MarketState) -> MarketState:
+        """The state as it will be when newcomers have taken the seats of the ruined, but for the traits they will draw.
+
+        Learners' traits are not drawn, so a learner that takes a seat can know all that it may know before it acts.
+        """
+        not_drawn = state.cash.new_zeros(*state.cash.shape, TRAIT_DRAWS)
+        return replace_ruined(self.population, state, not_drawn)[0]
+
     # One period
 
     def transition(
@@ -136,7 +145,7 @@ class Market:
         if errors not in ("raise", "mark"):
             raise ValueError(f'`errors` must be "raise" or "mark", got {errors!r}')
         self._check_sizes(state, shocks)
-        state, estate = replace_ruined(self.population, state, shocks)
+        state, estate = replace_ruined(self.population, state, shocks.newcomers)
         demand = self._demand(state, action)
         solution = self._clear(state, demand)
         if errors == "raise" and not bool(solution.converged.all()):
@@ -144,6 +153,15 @@ class Market:
             reasons = {market: f"residual {float(solution.residual[market]):.1e}" for market in failed}
             raise ClearingError(reasons, solution, len(solution.converged))
         return self._close(state, demand, solution, shocks, estate)
+
+    def log_prices(self, state: MarketState, action: Action | None, shocks: Shocks) -> Tensor:
+        """Log prices (E, N) at which a transition with these arguments clears; NaN where a market does not.
+
+        Of the shocks only the traits of newcomers count, and these only where somebody is ruined.
+        """
+        self._check_sizes(state, shocks)
+        state, _ = replace_ruined(self.population, state, shocks.newcomers)
+        return torch.log(self._clear(state, self._demand(state, action)).prices)
 
     def terminal_mark_gain(self, state: MarketState, action: Action | None, shocks: Shocks) -> Tensor:
         """What each learner's mark gains from its own trade of this period, (E, L), in log unit value.
@@ -154,7 +172,7 @@ class Market:
         last reward, a policy that trades only to move its own mark gains nothing.
         """
         self._check_sizes(state, shocks)
-        state, estate = replace_ruined(self.population, state, shocks)
+        state, estate = replace_ruined(self.population, state, shocks.newcomers)
         demand = self._demand(state, action)
         solution = self._clear(state, demand)
         settled = self._settle(state, solution, estate)

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from hmgym.investors import Population
-from hmgym.market.shocks import Shocks
 from hmgym.market.state import ACCOUNTS, MarketState
 
 
-def replace_ruined(population: Population, state: MarketState, shocks: Shocks) -> tuple[MarketState, Tensor | None]:
+def replace_ruined(population: Population, state: MarketState, newcomers: Tensor) -> tuple[MarketState, Tensor | None]:
     """The state with newcomers on the seats of the ruined, and the estate (E, N) shares, for sale in this clearing.
 
     A newcomer brings its target wealth, in cash, from the households. The default fund takes an estate's cash and
     positions, pays the households what it was worth at the last close if that is positive, and sells the positions at
     the clearing price: it bears the difference. Where nobody is ruined the state comes back as it was, estate None.
+    `newcomers` are the uniforms (E, B, TRAIT_DRAWS) that their traits are drawn from.
     """
     ruined = state.ruined
     if not bool(ruined.any()):
@@ -40,6 +40,6 @@ def replace_ruined(population: Population, state: MarketState, shocks: Shocks) -
         balances=state.balances + torch.stack(list(paid.values()), -1),
         error=state.error * kept,
         sentiment=state.sentiment * kept,
-        traits=population.replace(state.traits, population.draw_traits(shocks.newcomers), ruined),
+        traits=population.replace(state.traits, population.draw_traits(newcomers), ruined),
     )
     return replaced, (state.holdings * of_ruined.unsqueeze(-1)).sum(1)

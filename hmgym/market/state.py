@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -75,6 +75,20 @@ class MarketState:
     def detach(self) -> MarketState:
         """The same state outside any graph."""
         return _map(lambda tensor: tensor.detach(), self)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by name, those of the traits as ``"traits.risk"``."""
+        named = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        traits = named.pop("traits")
+        return named | {f"traits.{item.name}": getattr(traits, item.name) for item in dataclasses.fields(traits)}
+
+    @classmethod
+    def from_tensors(cls, named: Mapping[str, Tensor]) -> MarketState:
+        """The state that `tensors` gave."""
+        traits = {name.removeprefix("traits."): value for name, value in named.items() if name.startswith("traits.")}
+        return cls(
+            traits=Traits(**traits), **{name: value for name, value in named.items() if not name.startswith("traits.")}
+        )
 
     def clone(self) -> MarketState:
         """A copy that shares no memory, fit for gradients also where this state was made in inference mode."""

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stable_baselines3.common.callbacks import BaseCallback
 
 from hmgym.agents import evaluate
-from hmgym.agents.sb3.training import ALGORITHMS, HYPERPARAMETERS, TrainingPlan, load_policy, newest_checkpoint, train
+from hmgym.agents.sb3.training import ALGORITHMS, HYPERPARAMETERS, load_policy, train
+from hmgym.agents.sb3.vec_env import MarketVecEnv
+from hmgym.agents.training import SB3_ALGORITHMS, TrainingPlan, newest_checkpoint
 
 SMALL = {"n_assets": 2, "n_investors": 8, "max_episode_steps": 12}
 OFF_POLICY = {"learning_starts": 64, "batch_size": 32, "gradient_steps": 1, "buffer_size": 1000}
@@ -24,7 +25,7 @@ def test_resume_goes_on_from_the_checkpoint(algo: str, tmp_path: Path) -> None:
     def plan(timesteps: int, resume: bool) -> TrainingPlan:
         return TrainingPlan(
             algo=algo, timesteps=timesteps, num_envs=8, out=tmp_path, resume=resume, checkpoint_every=128,
-            env_kwargs=SMALL, hyperparameters=QUICK[algo],
+            curve_episodes=4, env_kwargs=SMALL, hyperparameters=QUICK[algo],
         )  # fmt: skip
 
     first = train(plan(256, False))
@@ -35,7 +36,7 @@ def test_resume_goes_on_from_the_checkpoint(algo: str, tmp_path: Path) -> None:
     again = train(plan(256, True))
     assert again.env_steps == 256, "nothing is left to train"
     observation = np.zeros((3, first.policy._model.observation_space.shape[0]), np.float32)
-    np.testing.assert_allclose(again.policy(observation), first.policy(observation), atol=1e-6)
+    np.testing.assert_allclose(again.policy.predict(observation)[0], first.policy.predict(observation)[0], atol=1e-6)
     more = train(plan(512, True))
     assert more.env_steps == 512
     assert more.seconds > first.seconds
@@ -43,7 +44,7 @@ def test_resume_goes_on_from_the_checkpoint(algo: str, tmp_path: Path) -> None:
     if algo != "a2c":
         assert more.curve[-1].gradient_steps > 0
     loaded = load_policy(tmp_path / "checkpoints" / "512", "hmgym/Leverage-v0", algo, SMALL)
-    np.testing.assert_allclose(loaded(observation), more.policy(observation), atol=1e-6)
+    np.testing.assert_allclose(loaded.predict(observation)[0], more.policy.predict(observation)[0], atol=1e-6)
     run = evaluate(loaded, "hmgym/Leverage-v0", episodes=4, env_kwargs=SMALL)
     assert np.isfinite(run.returns).all()
     assert len(list(tmp_path.glob("checkpoints/*/replay_buffer.pkl"))) == (algo in ("sac", "td3"))
@@ -54,7 +55,7 @@ def test_plan_refuses() -> None:
         TrainingPlan(algo="dqn")
     with pytest.raises(ValueError, match="`timesteps` must be >= 1"):
         TrainingPlan(timesteps=0)
-    assert set(HYPERPARAMETERS) == set(ALGORITHMS)
+    assert set(HYPERPARAMETERS) == set(ALGORITHMS) == set(SB3_ALGORITHMS)
 
 
 @pytest.mark.timeout(240)
@@ -89,19 +90,10 @@ def test_script_explains_a_wrong_option() -> None:
 def test_runs_of_neighbouring_seeds_share_no_market(tmp_path: Path) -> None:
     seeds = []
     for seed in (0, 1):
-        seeded = []
-
-        class Watch(BaseCallback):
-            def _on_rollout_start(self, seeded: list[np.ndarray] = seeded) -> None:
-                seeded.append(self.training_env.venv.venv.markets.state.prices.numpy())
-
-            def _on_step(self) -> bool:
-                return False
-
-        plan = TrainingPlan(
-            timesteps=8, num_envs=8, seed=seed, out=tmp_path / str(seed), hyperparameters={"n_steps": 1}
-        )
-        train(plan, Watch())
-        seeds.append({tuple(row) for row in seeded[0]})
+        plan = TrainingPlan(num_envs=8, seed=seed, out=tmp_path)
+        markets = MarketVecEnv(plan.env_id, plan.num_markets)
+        markets.seed(plan.market_seed)
+        markets.reset()
+        seeds.append({tuple(row) for row in markets.markets.state.prices.numpy()})
     assert len(seeds[0]) == 8
     assert not seeds[0] & seeds[1]

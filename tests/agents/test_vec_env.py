@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -13,8 +17,10 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan, VecMonitor, VecNormalize
 
+from hmgym.agents import ConstantPolicy, evaluate
+from hmgym.agents.report import episode_figure, record_episode
 from hmgym.agents.sb3 import MarketVecEnv
-from hmgym.envs import ENVIRONMENTS
+from hmgym.envs import ENVIRONMENTS, make_markets, parallel_env
 from hmgym.market import MarketConfig
 
 # Ruin at a tenth below the start ends many episodes early, each in its own month.
@@ -130,6 +136,90 @@ def test_algorithms_learn_through_the_usual_wrappers(algorithm: Any, settings: d
     assert np.isfinite(mean)
 
 
+LEARNERS = 3
+CROWDED = FRAGILE.replace(n_learners=LEARNERS, n_investors=10)
+
+
+def test_rows_of_many_learners_are_those_of_the_vector_environment() -> None:
+    ours = MarketVecEnv("hmgym/LeverageBeliefs-v0", 2, config=CROWDED, max_episode_steps=20, full_info=True)
+    theirs = make_markets("hmgym/LeverageBeliefs-v0", 2, config=CROWDED, max_episode_steps=20)
+    assert ours.num_envs == 6
+    ours.seed(5)
+    np.testing.assert_array_equal(ours.reset(), theirs.reset(seed=5)[0])
+    theirs.action_space.seed(0)
+    kinds = set()
+    for _ in range(60):
+        actions = theirs.action_space.sample()
+        observation, reward, done, infos = ours.step(actions)
+        expected = theirs.step(actions)
+        np.testing.assert_array_equal(observation, expected[0])
+        np.testing.assert_array_equal(reward, expected[1].astype(np.float32))
+        np.testing.assert_array_equal(done, expected[2] | expected[3])
+        for row in np.flatnonzero(done):
+            np.testing.assert_array_equal(infos[row]["terminal_observation"], expected[4]["final_obs"][row])
+            assert infos[row]["unit_value"] == expected[4]["final_info"]["unit_value"][row]
+            assert ours.reset_infos[row]["unit_value"] == 1.0
+            kinds.add(infos[row]["TimeLimit.truncated"])
+    assert kinds == {True, False}, "the comparison must span ruin and truncation"
+
+
+def test_attributes_and_methods_of_many_learners() -> None:
+    env = MarketVecEnv("hmgym/Leverage-v0", 2, config=CROWDED, render_mode="rgb_array")
+    env.seed(3)
+    env.reset()
+    assert env.get_attr("np_random_seed") == [3, 3, 3, 4, 4, 4]
+    assert env.get_attr("wealth") == env.markets.infos()["wealth"].tolist()
+    env.set_attr("label", "b", indices=[5])
+    assert env.get_attr("label", 5) == ["b"]
+    assert [frame.shape for frame in env.get_images()] == [(640, 960, 3)] * 2
+    assert env.env_method("episode", indices=4)[0].unit_value.shape == (1, LEARNERS)
+    assert env.render().shape[2] == 3
+    with pytest.raises(AttributeError, match="would end the episodes of the other learners"):
+        env.env_method("reset", indices=4)
+
+
+def test_independent_learners_share_one_policy() -> None:
+    env = MarketVecEnv("hmgym/Leverage-v0", 4, n_learners=LEARNERS, n_assets=2, n_investors=9, max_episode_steps=5)
+    model = PPO("MlpPolicy", VecNormalize(VecMonitor(env)), n_steps=8, batch_size=16, n_epochs=2, seed=0, device="cpu")
+    model.learn(192)
+    assert model.num_timesteps == 192
+    assert len(model.ep_info_buffer) >= 24
+    run = evaluate(
+        lambda observation: model.predict(observation, deterministic=True)[0], "hmgym/Leverage-v0", episodes=5,
+        batch=2, env_kwargs={"n_learners": LEARNERS, "n_assets": 2, "n_investors": 9, "max_episode_steps": 5},
+    )  # fmt: skip
+    assert run.returns.shape == run.lengths.shape == (5,)
+    assert np.isfinite(run.returns).all()
+
+
+def test_an_evaluation_is_the_mean_over_the_learners_first_funds() -> None:
+    arguments = {"config": CROWDED.replace(ruin_fraction=0.95), "max_episode_steps": 30}
+    policy = ConstantPolicy([0.5, 0.5])
+    run = evaluate(policy, "hmgym/Leverage-v0", episodes=6, first_seed=9, batch=4, env_kwargs=arguments)
+    env = parallel_env(control="leverage", **arguments)
+    for episode in range(6):
+        env.reset(seed=9 + episode)
+        total, months, ruined = 0.0, 0, 0
+        while env.agents:
+            _, rewards, terminated, _, _ = env.step(dict.fromkeys(env.agents, policy.action))
+            total, months = total + sum(rewards.values()), months + len(rewards)
+            ruined += sum(terminated.values())
+        # From the first ruin on the seat acts by the policy here and by itself there.
+        if ruined == 0:
+            assert run.returns[episode] == pytest.approx(total / LEARNERS, abs=1e-12)
+            assert run.lengths[episode] == months / LEARNERS
+        assert (run.ruined[episode] > 0.0) == (ruined > 0)
+    assert 0.0 < run.ruined.mean() < 1.0
+
+
+def test_a_recorded_episode_of_many_learners() -> None:
+    arguments = {"n_learners": 3, "n_assets": 2, "n_investors": 9, "max_episode_steps": 12}
+    series = record_episode(ConstantPolicy([-1.0, 0.0]), "hmgym/Leverage-v0", seed=0, env_kwargs=arguments)
+    assert series.unit_value.shape == series.learner_leverage.shape == (13, 3)
+    assert series.prices.shape == (13, 2)
+    assert episode_figure(series, "three learners") is not None
+
+
 def test_env_method_resets_one_market() -> None:
     markets = MarketVecEnv("hmgym/Leverage-v0", 4)
     markets.seed(0)
@@ -140,3 +230,17 @@ def test_env_method_resets_one_market() -> None:
     assert markets.markets.state.month.tolist() == [3, 0, 3, 3]
     with pytest.raises(AttributeError, match="acts on all markets"):
         markets.env_method("step", np.zeros(2))
+
+
+@pytest.mark.timeout(240)
+def test_script_trains_learners_that_share_a_policy(tmp_path: Path) -> None:
+    command = [sys.executable, "train.py", "--n-learners", "3", "--timesteps", "600", "--num-envs", "4"]
+    command += ["--episodes", "4", "--screening-episodes", "2", "--n-assets", "2", "--n-investors", "8"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["settings"]["n_learners"] == 3
+    assert report["episodes"] == 4
+    assert set(report["baselines"]) == {"random", "no_leverage", "best_constant"}

@@ -45,8 +45,6 @@ def interior_margin(markets: dict[str, torch.Tensor]) -> torch.Tensor:
 @pytest.mark.parametrize("smoothing", [0.0, 1e-2])
 @pytest.mark.parametrize("extras", [{}, {"with_orders": True, "with_cost": True}], ids=["plain", "orders and cost"])
 def test_every_input_against_central_differences(backend: str, smoothing: float, extras: dict[str, bool]) -> None:
-    if backend == "kernel" and smoothing > 0:
-        backend = "auto"
     rng = np.random.default_rng(21)
     markets = random_markets(rng, 60, 4, 2, volatility=0.15, **extras)
     if smoothing == 0.0:

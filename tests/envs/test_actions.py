@@ -64,5 +64,40 @@ def test_numbers_are_asked_for() -> None:
 def test_check_leaves_the_callers_array_alone() -> None:
     action = np.array([[3.0, -3.0]])
     checked = ActionMap(n_assets=3, leverage=True).check(action, 1)
-    np.testing.assert_array_equal(checked, [[1.0, -1.0]])
+    np.testing.assert_array_equal(checked, [[[1.0, -1.0]]])
     np.testing.assert_array_equal(action, [[3.0, -3.0]])
+
+
+def test_check_takes_a_row_a_learner() -> None:
+    action_map = ActionMap(n_assets=3, leverage=True)
+    actions = np.linspace(-1.5, 1.5, 12).reshape(2, 3, 2)
+    np.testing.assert_array_equal(action_map.check(actions, 2, 3), actions.clip(-1.0, 1.0))
+    np.testing.assert_array_equal(action_map.check(actions[:, :1], 2), action_map.check(actions[:, 0], 2))
+    with pytest.raises(ValueError, match=r"`action` must have shape \(2, 3, 2\), got \(2, 2\)"):
+        action_map.check(actions[:, 0], 2, 3)
+    actions[1, 2, 0] = np.nan
+    with pytest.raises(ValueError, match="got nan for `short_leverage` of learner 2 of market 1"):
+        action_map.check(actions, 2, 3)
+
+
+def test_arrays_and_tensors_mean_the_same() -> None:
+    action_map = ActionMap(n_assets=3, leverage=True, beliefs=True, confidence=True)
+    values = np.random.default_rng(0).uniform(-1.0, 1.0, (1, 4, action_map.size))
+    from_array, from_tensor = (action_map.to_market(x, PRICES) for x in (values, torch.from_numpy(values)))
+    for part in ("short_leverage", "long_leverage", "beliefs", "risk_scale"):
+        torch.testing.assert_close(getattr(from_array, part), getattr(from_tensor, part), rtol=1e-15, atol=0.0)
+    assert from_array.beliefs.shape == (1, 4, 3)
+
+
+def test_gradients_reach_actions_and_prices() -> None:
+    action_map = ActionMap(n_assets=3, leverage=True, beliefs=True, confidence=True)
+    values = torch.rand(1, 2, action_map.size, dtype=torch.float64, requires_grad=True)
+    prices = PRICES.clone().requires_grad_()
+
+    def natural(values: torch.Tensor, prices: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        action = action_map.to_market(values, prices)
+        return action.short_leverage, action.long_leverage, action.beliefs, action.risk_scale
+
+    assert torch.autograd.gradcheck(natural, (values, prices))
+    (gradient,) = torch.autograd.grad(action_map.to_market(values.detach().numpy(), prices).beliefs.sum(), prices)
+    torch.testing.assert_close(gradient, 2.0 / prices)

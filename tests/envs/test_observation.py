@@ -29,7 +29,8 @@ def test_entries_say_what_the_table_says(state: MarketState) -> None:
     observe = ObservationMap(CONFIG)
     seen = observe(state)
     assert seen.dtype == np.float32
-    assert seen.shape == (3, observe.size)
+    assert seen.shape == (3, 1, observe.size)
+    seen = seen[:, 0]
 
     def quantity(name: str) -> Any:
         return observe.unsquash(seen, name)
@@ -65,6 +66,62 @@ def test_hidden_parts_of_the_state_are_hidden(state: MarketState) -> None:
         sentiment=state.sentiment + 1.0,
     )
     np.testing.assert_array_equal(observe(state), observe(other))
+
+
+def months(config: MarketConfig, count: int, seed: int = 0) -> MarketState:
+    market = Market(config)
+    generators = [np.random.default_rng(seed + row) for row in range(3)]
+    state = market.initial(market.draw_initial_shocks(generators))
+    with torch.no_grad():
+        for _ in range(count):
+            state, _ = market.transition(state, None, market.draw_shocks(generators))
+    return state
+
+
+@pytest.mark.parametrize("n_learners", [1, 3])
+def test_the_tensor_face_is_the_array_face_before_rounding(n_learners: int) -> None:
+    config = CONFIG.replace(n_learners=n_learners)
+    observe, state = ObservationMap(config), months(config, 4)
+    seen, exact = observe(state), observe.tensor(state)
+    assert exact.dtype == torch.float64
+    assert exact.shape == seen.shape == (3, n_learners, observe.size)
+    np.testing.assert_allclose(seen, exact.numpy(), rtol=0.0, atol=1.2e-7)
+
+
+def test_every_learner_sees_all_others() -> None:
+    """The view of learner l is that of learner 0 in the market where the two have changed seats."""
+    config = CONFIG.replace(n_learners=3)
+    observe, state = ObservationMap(config), months(config, 6)
+    state = replace(state, holdings=state.holdings * torch.linspace(-1.0, 1.5, 6, dtype=torch.float64)[:, None])
+    seen = observe(state)
+    assert not np.allclose(seen[:, 0], seen[:, 1])
+    for learner in (1, 2):
+        seats = torch.arange(6)
+        seats[0], seats[learner] = learner, 0
+        swapped = {name: getattr(state, name)[:, seats] for name in ("holdings", "cash", "wealth")}
+        changed = replace(state, **swapped, unit_value=state.unit_value[:, seats[:3]])
+        np.testing.assert_allclose(observe(changed)[:, 0], seen[:, learner], rtol=1e-5, atol=1e-7)
+
+
+def test_gradients_flow_to_the_state() -> None:
+    config = CONFIG.replace(n_learners=2)
+    observe, state = ObservationMap(config), months(config, 5)
+    names = ("prices", "holdings", "cash", "wealth", "unit_value", "variance", "last_return", "log_value", "news")
+    inputs = tuple(getattr(state, name)[:1].clone().requires_grad_() for name in names)
+
+    def view(*given: torch.Tensor) -> torch.Tensor:
+        return observe.tensor(replace(state.select(slice(1)), **dict(zip(names, given, strict=True))))
+
+    for one, name in zip(inputs, names, strict=True):
+        (gradient,) = torch.autograd.grad(view(*inputs).sum(), one, retain_graph=True)
+        assert bool(gradient.isfinite().all()), name
+        assert bool((gradient != 0.0).any()), name
+        direction = torch.randn(one.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        # The scale of a step is that of what is moved: prices are a hundred, money a hundred thousand.
+        step = 1e-6 * one.detach().abs().clamp(min=0.01) * direction
+        with torch.no_grad():
+            high, low = (view(*(x + sign * step if x is one else x for x in inputs)).sum() for sign in (1.0, -1.0))
+        assert float((gradient * step).sum()) == pytest.approx(float(high - low) / 2.0, rel=1e-5, abs=1e-12), name
 
 
 def test_finite_and_bounded_in_extremes(state: MarketState) -> None:

@@ -47,15 +47,13 @@ def test_differential_sharpe_is_the_derivative_of_the_moving_sharpe_ratio() -> N
         return float(a / np.sqrt(b - a * a))
 
     reward = DifferentialSharpe()
-    reward.restart(np.zeros(1, np.int64), 1)
+    reward.restart(np.ones((1, 1), np.bool_))
 
     class Grown:
-        class reward:
-            def __class_getitem__(cls, key: Any) -> Any:
-                return torch.tensor([growth], dtype=torch.float64)
+        reward = torch.tensor([[growth]], dtype=torch.float64)
 
     value = reward(None, Grown, None)  # type: ignore[arg-type]
-    assert value[0] == pytest.approx((sharpe(1e-6) - sharpe(-1e-6)) / 2e-6, rel=1e-6)
+    assert value[0, 0] == pytest.approx((sharpe(1e-6) - sharpe(-1e-6)) / 2e-6, rel=1e-6)
     with pytest.raises(ValueError, match="`adaptation_rate` must lie in"):
         DifferentialSharpe(adaptation_rate=1.0)
 

@@ -13,6 +13,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from hmgym.market import Market, MarketConfig
+from hmgym.market.replacement import replace_ruined
 
 ROWS = 5
 # Ruin at a tenth below the start ends many episodes early, each in its own month.
@@ -223,9 +224,102 @@ def test_shocks_of_a_first_episode_are_those_of_single_draws() -> None:
     generators = [np.random.default_rng(4)]
     state = market.initial(market.draw_initial_shocks(generators))
     torch.testing.assert_close(state.prices, unwrapped.state.prices, rtol=0, atol=0)
-    values = np.array([[-0.5, 0.125]])
+    values = np.array([[[-0.5, 0.125]]])
     for _ in range(65):
         action = unwrapped.action_map.to_market(values, state.prices)
         state, _ = market.transition(state, action, market.draw_shocks(generators))
-        env.step(values[0].astype(np.float32))
+        env.step(values[0, 0].astype(np.float32))
     torch.testing.assert_close(state.prices, unwrapped.state.prices, rtol=0, atol=0)
+
+
+LEARNERS = 3
+CROWDED = FRAGILE.replace(n_learners=LEARNERS, n_investors=10)
+
+
+def learners(env_id: str, steps: int = 40, config: MarketConfig = CROWDED, **arguments: Any) -> Any:
+    env = gym.make_vec(env_id, 2, config=config, max_episode_steps=steps, **arguments)
+    assert env.num_envs == 2 * LEARNERS
+    assert env.action_space.shape[0] == env.observation_space.shape[0] == 2 * LEARNERS
+    return env.unwrapped
+
+
+def test_a_ruined_learner_s_row_begins_anew_in_the_same_market(env_id: str) -> None:
+    env = learners(env_id)
+    env.reset(seed=2)
+    env.action_space.seed(0)
+    ruins = 0
+    total = np.zeros(env.num_envs)
+    unit_value = env.observation_map.columns("log_unit_value")
+    for _ in range(120):
+        month = env.state.month.repeat_interleave(LEARNERS).numpy()
+        observation, reward, terminated, truncated, infos = env.step(env.action_space.sample())
+        total += reward
+        for row in np.flatnonzero(terminated | truncated):
+            assert total[row] == pytest.approx(np.log(infos["final_info"]["unit_value"][row]), abs=1e-10)
+            assert infos["unit_value"][row] == 1.0
+            assert observation[row, unit_value] == 0.0
+            total[row] = 0.0
+        now = env.state.month.repeat_interleave(LEARNERS).numpy()
+        alone = terminated & ~truncated & (now == month + 1)  # in a market that goes on
+        ruins += int(alone.sum())
+        for row in np.flatnonzero(alone):
+            assert infos["final_info"]["unit_value"][row] == pytest.approx(0.9)
+            assert not infos["holdings"][row].any()
+            assert observation[row, 0] == pytest.approx(np.tanh(0.5))  # all of its wealth is cash
+            # The newcomer's share of all wealth is its target, of the wealth that all had before it came.
+            share = float(env.observation_map.unsquash(observation[row], "wealth_share")[0])
+            assert share == pytest.approx(0.1, rel=0.25)
+        np.testing.assert_array_equal(truncated.reshape(2, -1).any(1), truncated.reshape(2, -1).all(1))
+    assert ruins > 3
+
+
+def test_what_a_newcomer_sees_is_what_its_first_month_starts_with() -> None:
+    """The market's own replacement, with the traits that it then draws, shows it the same."""
+    env = learners("hmgym/Leverage-v0")
+    env.reset(seed=0)
+    env.action_space.seed(1)
+    for _ in range(200):
+        observation, *_, infos = env.step(env.action_space.sample())
+        if env.state.ruined[:, :LEARNERS].any():  # else the market was reset too
+            break
+    ruined = env.state.ruined[:, :LEARNERS].numpy()
+    shown, wealth = observation.reshape(2, LEARNERS, -1)[ruined], infos["wealth"].reshape(2, LEARNERS)[ruined]
+    _, reward, *_, infos = env.step(np.zeros(env.action_space.shape, np.float32))
+    batch: Any = env._batch
+    state, _, shocks = batch._last_period
+    seated, _ = replace_ruined(batch.market.population, state, shocks.newcomers)
+    np.testing.assert_array_equal(shown, env.observation_map(seated)[ruined])
+    np.testing.assert_array_equal(wealth, seated.wealth[:, :LEARNERS].numpy()[ruined])
+    assert not np.array_equal(shown, env.observation_map(state)[ruined])
+    began = ruined.ravel()
+    np.testing.assert_allclose(np.log(infos["unit_value"])[began], reward[began], atol=1e-12)
+
+
+def test_memory_of_a_reward_begins_anew_with_the_newcomer() -> None:
+    env = learners("hmgym/Leverage-v0", reward="differential_sharpe")
+    env.reset(seed=0)
+    env.action_space.seed(1)
+    reward: Any = env._batch.reward
+    for _ in range(40):
+        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        fresh = (terminated | truncated).reshape(2, LEARNERS)
+        assert (reward._first[fresh] == reward._MEAN).all()
+        assert (reward._first[~fresh] != reward._MEAN).all()
+
+
+def test_a_market_without_learners_left_begins_anew() -> None:
+    env = learners("hmgym/Leverage-v0", config=CROWDED.replace(ruin_fraction=0.99))
+    env.reset(seed=0)
+    restarts = 0
+    for _ in range(40):
+        _, _, terminated, truncated, _ = env.step(np.ones(env.action_space.shape, np.float32))
+        gone = terminated.reshape(2, LEARNERS).all(1) & ~truncated.reshape(2, LEARNERS).any(1)
+        restarts += int(gone.sum())
+        assert (env.state.month.numpy()[gone] == 0).all()
+    assert restarts > 0
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "Disabled"])
+def test_several_learners_do_not_wait(mode: str) -> None:
+    with pytest.raises(ValueError, match='`autoreset_mode` must be "SameStep"'):
+        learners("hmgym/Leverage-v0", autoreset_mode=mode)

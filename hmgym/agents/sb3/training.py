@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
-import time
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,14 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 from hmgym.agents.sb3.vec_env import MarketVecEnv
+from hmgym.agents.training import (
+    LearningCurve,
+    Progress,
+    TrainingPlan,
+    TrainingResult,
+    checkpoint_folder,
+    newest_checkpoint,
+)
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "a2c": A2C, "sac": SAC, "td3": TD3}
 
@@ -41,204 +47,108 @@ Wide exploration, because good actions lie at the edges of the box.
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingPlan:
-    """What to train.
-
-    Attributes:
-        algo: one of :data:`ALGORITHMS`.
-        env_id: a registered id.
-        timesteps: periods over all markets together.
-        num_envs: markets side by side.
-        seed: of the markets and of the learner.
-        out: folder of checkpoints and TensorBoard logs.
-        resume: go on from the newest checkpoint in `out`, if there is one.
-        checkpoint_every: periods between checkpoints.
-        env_kwargs: arguments of the environment.
-        hyperparameters: changes to :data:`HYPERPARAMETERS`.
-    """
-
-    algo: str = "ppo"
-    env_id: str = "hmgym/Leverage-v0"
-    timesteps: int = 2_000_000
-    num_envs: int = 256
-    seed: int = 0
-    out: Path = Path("runs/ppo")
-    resume: bool = False
-    checkpoint_every: int = 1_000_000
-    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.algo not in ALGORITHMS:
-            raise ValueError(f"`algo` must be one of {sorted(ALGORITHMS)}, got {self.algo!r}")
-        for name in ("timesteps", "num_envs", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be >= 1, got {getattr(self, name)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CurvePoint:
-    """One point of a learning curve.
-
-    Attributes:
-        env_steps: periods so far, over all markets.
-        gradient_steps: optimiser steps so far.
-        seconds: of training so far, resumed runs added up.
-        mean_return: mean sum of rewards of the last episodes, with the exploring policy.
-    """
-
-    env_steps: int
-    gradient_steps: int
-    seconds: float
-    mean_return: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingResult:
-    """A trained policy and how it got there."""
-
-    policy: NormalizedPolicy
-    curve: list[CurvePoint]
-    env_steps: int
-    seconds: float
-
-    @property
-    def frames_per_second(self) -> float:
-        """Periods a second of training, gradient steps included."""
-        return self.env_steps / max(self.seconds, 1e-9)
-
-
 class NormalizedPolicy:
-    """The deterministic policy of a trained model, with the observation statistics that it was trained with."""
+    """The policy of a trained model, with the observation statistics that it was trained with."""
 
     def __init__(self, model: BaseAlgorithm, normalizer: VecNormalize) -> None:
         self._model = model
         self._normalizer = normalizer
 
-    def __call__(self, observation: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Actions (E, size of one action) for observations (E, size)."""
-        action, _ = self._model.predict(np.asarray(self._normalizer.normalize_obs(observation)), deterministic=True)
-        return action
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[npt.NDArray[np.float32], None]:
+        """Actions (E, size of one action) for observations (E, size), as the model's own `predict` gives them."""
+        normalized = np.asarray(self._normalizer.normalize_obs(observation))
+        return self._model.predict(normalized, deterministic=deterministic)[0], None
 
 
-def train(plan: TrainingPlan, *callbacks: BaseCallback) -> TrainingResult:
+def train(plan: TrainingPlan, progress: Progress | None = None) -> TrainingResult:
     """Train as planned; writes checkpoints and TensorBoard logs under ``plan.out``.
 
     Args:
         plan: what to train.
-        callbacks: more callbacks of stable-baselines3, such as a progress bar.
+        progress: told how far the run is.
     """
     plan.out.mkdir(parents=True, exist_ok=True)
-    markets = MarketVecEnv(plan.env_id, plan.num_envs, **plan.env_kwargs)
+    markets = MarketVecEnv(plan.env_id, plan.num_markets, **plan.env_kwargs)
     monitored = VecMonitor(markets)
     found = newest_checkpoint(plan.out) if plan.resume else None
     algorithm = ALGORITHMS[plan.algo]
     log = str(plan.out / "tensorboard")
+    curve = LearningCurve(plan)
     if found is None:
         # A copy: the algorithms write into the dictionaries that they are given.
         settings = copy.deepcopy({**HYPERPARAMETERS[plan.algo], **plan.hyperparameters})
         if plan.algo == "ppo":
-            settings["batch_size"] = _largest_divisor(settings["n_steps"] * plan.num_envs, settings["batch_size"])
+            settings["batch_size"] = _largest_divisor(settings["n_steps"] * markets.num_envs, settings["batch_size"])
         normalized = VecNormalize(monitored, gamma=settings.get("gamma", 0.99))
         model = algorithm(
             "MlpPolicy", normalized, seed=plan.seed, tensorboard_log=log, device="cpu",
-            stats_window_size=max(100, plan.num_envs), **settings,
+            stats_window_size=max(100, markets.num_envs), **settings,
         )  # fmt: skip
-        markets.seed(_market_seed(plan.seed))  # after the algorithm, which seeds its environment too
-        recorder = TrainingRecorder(plan)
+        markets.seed(plan.market_seed)  # after the algorithm, which seeds its environment too
     else:
         normalized = VecNormalize.load(str(found / "vecnormalize.pkl"), monitored)
         model = algorithm.load(found / "model.zip", env=normalized, tensorboard_log=log, device="cpu")
         if isinstance(model, OffPolicyAlgorithm) and (found / "replay_buffer.pkl").exists():
             model.load_replay_buffer(found / "replay_buffer.pkl")
-        progress = json.loads((found / "progress.json").read_text())
-        recorder = TrainingRecorder(plan, progress["seconds"], [CurvePoint(**point) for point in progress["curve"]])
+        curve.read(found / "progress.json")
         # The streams of a resumed run start from another seed: the old one would replay what was already learnt from.
-        markets.seed(_market_seed(plan.seed, model.num_timesteps))
-    remaining = plan.timesteps - model.num_timesteps
+        markets.seed(plan.market_seed_at(model.num_timesteps))
+    remaining = plan.total_steps - model.num_timesteps
     if remaining > 0:
-        model.learn(
-            remaining, callback=[recorder, *callbacks], reset_num_timesteps=found is None, tb_log_name=plan.algo,
-        )  # fmt: skip
+        recorder = TrainingRecorder(plan, curve, NormalizedPolicy(model, normalized), progress)
+        model.learn(remaining, callback=recorder, reset_num_timesteps=found is None, tb_log_name=plan.algo)
     normalized.training = False
     return TrainingResult(
-        policy=NormalizedPolicy(model, normalized), curve=recorder.curve, env_steps=model.num_timesteps,
-        seconds=recorder.seconds,
+        policy=NormalizedPolicy(model, normalized), curve=curve.points, env_steps=model.num_timesteps,
+        seconds=curve.seconds,
     )  # fmt: skip
 
 
-def _market_seed(seed: int, *stage: int) -> int:
-    """Seed of the first market of a run. Rows count up from it, so seeds of runs that count up would share markets."""
-    return int(np.random.SeedSequence([seed, *stage]).generate_state(1)[0])
-
-
-def newest_checkpoint(out: Path) -> Path | None:
-    """Folder of the newest complete checkpoint under `out`, None if there is none."""
-    complete = [path.parent for path in (out / "checkpoints").glob("*/progress.json")]
-    return max(complete, key=lambda path: int(path.name), default=None)
-
-
 class TrainingRecorder(BaseCallback):
-    """Keeps the learning curve and writes checkpoints.
+    """Keeps the learning curve, writes checkpoints and tells how far the run is.
 
-    A checkpoint is a folder ``checkpoints/<periods>`` with the model, the VecNormalize statistics, the replay buffer
-    where there is one, and ``progress.json``, written last, so that a folder that has it is complete.
+    A checkpoint holds the model, the VecNormalize statistics and the replay buffer where there is one.
+
+    Args:
+        plan: of the run.
+        curve: to add to.
+        policy: what the curve measures.
+        progress: told how far the run is.
     """
 
-    def __init__(self, plan: TrainingPlan, seconds: float = 0.0, curve: list[CurvePoint] | None = None) -> None:
+    def __init__(
+        self, plan: TrainingPlan, curve: LearningCurve, policy: NormalizedPolicy, progress: Progress | None
+    ) -> None:
         super().__init__()
-        self._plan = plan
-        self._before = seconds
-        self._begin = time.perf_counter()
+        self._plan, self._curve, self._policy, self._progress = plan, curve, policy, progress
         self._next_checkpoint = 0
-        self._next_point = self._first_point = 0
-        self.curve: list[CurvePoint] = curve or []
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training so far, resumed runs added up."""
-        return self._before + time.perf_counter() - self._begin
 
     def _on_training_start(self) -> None:
-        self._begin = time.perf_counter()
         self._next_checkpoint = self.num_timesteps + self._plan.checkpoint_every
-        self._first_point = self._plan.num_envs * (self.training_env.get_attr("max_episode_steps")[0] or 0)
+        self._curve.start()
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_start(self) -> None:
         # Here and not at the end of a rollout: the gradient steps on the last rollout are then part of what is saved.
-        # The first episodes to end are the ruined ones; until all could have ended, their mean says nothing.
-        if self.num_timesteps >= max(self._next_point, self._first_point):
-            self._next_point = self.num_timesteps + self._plan.timesteps // 500
-            self._add_point()
+        self._curve.measure(self._policy, self.num_timesteps, _gradient_steps(self.model))
+        if self._progress is not None:
+            recent = [episode["r"] for episode in self.model.ep_info_buffer or []]
+            self._progress(self.num_timesteps, float(np.mean(recent)) if recent else math.nan)
         if self.num_timesteps >= self._next_checkpoint:
             self._next_checkpoint = self.num_timesteps + self._plan.checkpoint_every
             self._save()
 
     def _on_training_end(self) -> None:
-        self._before, self._begin = self.seconds, time.perf_counter()
-        self._add_point()
+        self._curve.measure(self._policy, self.num_timesteps, _gradient_steps(self.model), last=True)
+        self._curve.pause()
         self._save()
-        self._begin = time.perf_counter()
-
-    def _add_point(self) -> None:
-        recent = self.model.ep_info_buffer
-        if recent:
-            self.curve.append(
-                CurvePoint(
-                    env_steps=self.num_timesteps,
-                    gradient_steps=_gradient_steps(self.model),
-                    seconds=round(self.seconds, 3),
-                    mean_return=float(np.mean([episode["r"] for episode in recent])),
-                )
-            )
 
     def _save(self) -> None:
-        folder = self._plan.out / "checkpoints" / str(self.num_timesteps)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = checkpoint_folder(self._plan.out, self.num_timesteps)
         self.model.save(folder / "model.zip")
         normalizer = self.model.get_vec_normalize_env()
         assert normalizer is not None
@@ -247,8 +157,7 @@ class TrainingRecorder(BaseCallback):
             for older in folder.parent.glob("*/replay_buffer.pkl"):
                 older.unlink()  # only the newest is resumed from, and it is large
             self.model.save_replay_buffer(folder / "replay_buffer.pkl")
-        progress = {"seconds": self.seconds, "curve": [vars(point) for point in self.curve]}
-        (folder / "progress.json").write_text(json.dumps(progress))
+        self._curve.write(folder / "progress.json")
 
 
 def _gradient_steps(model: BaseAlgorithm) -> int:

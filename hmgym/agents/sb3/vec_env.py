@@ -1,4 +1,4 @@
-"""E markets as a stable-baselines3 `VecEnv`: one batch, no environment object a market, no loop over markets a step."""
+"""A batch of markets as a stable-baselines3 `VecEnv`: no environment object a market, no loop over markets a step."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ class MarketVecEnv(VecEnv):
     at the end (``unit_value``, ``wealth``, ...); the infos of other steps hold ``TimeLimit.truncated`` alone, because
     stable-baselines3 reads nothing else and dictionaries of arrays cost more than clearing the market does.
 
+    With ``n_learners=L`` every market has L learners, each a row: one policy that acts in all E·L rows is L independent
+    learners who share their parameters. See :class:`~hmgym.envs.MarketVectorEnv` for how their episodes begin and end.
+
     Args:
         env_id: a registered id, such as ``"hmgym/Leverage-v0"``.
-        num_envs: number of markets E.
+        num_envs: number of markets E; `num_envs` of the adapter is the number of rows.
         full_info: whether every info holds what is known of its market.
-        kwargs: arguments of the environment, ``max_episode_steps`` among them.
+        kwargs: arguments of the environment, ``max_episode_steps`` and ``n_learners`` among them.
 
     Raises:
         ValueError: `env_id` is no market, or an argument is out of range.
@@ -40,12 +43,12 @@ class MarketVecEnv(VecEnv):
         self.markets = markets = make_markets(env_id, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **kwargs)
         self.full_info = full_info
         self.actions: npt.NDArray[Any] = np.zeros(markets.action_space.shape or (), np.float32)
-        self._own: list[dict[str, Any]] = [{} for _ in range(num_envs)]
-        super().__init__(num_envs, markets.single_observation_space, markets.single_action_space)
+        self._own: list[dict[str, Any]] = [{} for _ in range(markets.num_envs)]
+        super().__init__(markets.num_envs, markets.single_observation_space, markets.single_action_space)
 
     def reset(self) -> npt.NDArray[np.float32]:
-        """Begin new episodes everywhere, with the seeds given to `seed` if there are any."""
-        observation, infos = self.markets.reset(seed=self._seeds)
+        """Begin new episodes everywhere, with the seeds given to `seed` if there are any: s + e for market e."""
+        observation, infos = self.markets.reset(seed=self._seeds[: self.markets.num_markets])
         self.reset_infos = _rows(infos, range(self.num_envs))
         self._reset_seeds()
         self._reset_options()
@@ -56,7 +59,7 @@ class MarketVecEnv(VecEnv):
         self.actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Run one period in all markets."""
+        """Run one period in all rows."""
         period = self.markets.advance(self.actions)
         done = period.terminated | period.truncated
         infos: list[dict[str, Any]]
@@ -83,13 +86,13 @@ class MarketVecEnv(VecEnv):
     def get_images(self) -> Sequence[npt.NDArray[np.uint8] | None]:
         """One frame a market, None where the environment was made without `render_mode="rgb_array"`."""
         if self.render_mode != "rgb_array":
-            return [None] * self.num_envs
-        return [self.markets.render_market(market) for market in range(self.num_envs)]
+            return [None] * self.markets.num_markets
+        return [self.markets.render_market(market) for market in range(self.markets.num_markets)]
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """The attribute, market by market: what `set_attr` put there, else the environment's.
+        """The attribute, row by row: what `set_attr` put there, else the environment's.
 
-        Names of `info` (``"wealth"``, ``"prices"``, ...) give each market its own current value.
+        Names of `info` (``"wealth"``, ``"prices"``, ...) give each row its own current value.
 
         Raises:
             AttributeError: there is no such attribute.
@@ -97,7 +100,7 @@ class MarketVecEnv(VecEnv):
         return [self._attribute(attr_name, index) for index in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Attach a value to the given markets, for `get_attr` to find.
+        """Attach a value to the given rows, for `get_attr` to find.
 
         Raises:
             AttributeError: the environment itself has this attribute; all markets share one environment, made with its
@@ -109,9 +112,9 @@ class MarketVecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Call a method for each of the given markets.
+        """Call a method for each of the given rows.
 
-        ``"render"`` and ``"episode"`` speak of the market, ``"get_wrapper_attr"``, ``"has_wrapper_attr"`` and
+        ``"render"`` and ``"episode"`` speak of the row's market, ``"get_wrapper_attr"``, ``"has_wrapper_attr"`` and
         ``"set_wrapper_attr"`` work as `get_attr` and `set_attr` do; another method is the environment's own.
         """
         return [self._call(method_name, index, *method_args, **method_kwargs) for index in self._get_indices(indices)]
@@ -122,55 +125,60 @@ class MarketVecEnv(VecEnv):
         """False: no market is wrapped."""
         return [False for _ in self._get_indices(indices)]
 
-    def _attribute(self, name: str, market: int) -> Any:
-        if name in self._own[market]:
-            return self._own[market][name]
+    def _market(self, row: int) -> int:
+        return row // self.markets.config.n_learners
+
+    def _attribute(self, name: str, row: int) -> Any:
+        if name in self._own[row]:
+            return self._own[row][name]
         if name == "action_space":
             return self.markets.single_action_space
         if name == "observation_space":
             return self.markets.single_observation_space
         if name in _PER_MARKET:
-            return getattr(self.markets, name)[market]
+            return getattr(self.markets, name)[self._market(row)]
         if hasattr(self.markets, name):
             return getattr(self.markets, name)
         infos = self.markets.infos() if self.markets.started else {}
         if name in infos:
-            return infos[name][market]
+            return infos[name][row]
         raise AttributeError(f"the environment has no attribute {name!r}")
 
-    def _set_attribute(self, market: int, name: str, value: Any) -> None:
+    def _set_attribute(self, row: int, name: str, value: Any) -> None:
         if hasattr(self.markets, name):
             raise AttributeError(f"`{name}` belongs to the environment that all markets share: make it with that value")
-        self._own[market][name] = value
+        self._own[row][name] = value
 
-    def _call(self, name: str, market: int, *args: Any, **kwargs: Any) -> Any:
+    def _call(self, name: str, row: int, *args: Any, **kwargs: Any) -> Any:
         if name == "render":
-            return self.markets.render_market(market)
+            return self.markets.render_market(self._market(row))
         if name == "episode":
-            return self.markets.episode(market)
+            return self.markets.episode(self._market(row))
         if name == "reset":
-            alone = np.arange(self.num_envs) == market
+            if self.markets.config.n_learners > 1:
+                raise AttributeError("`reset` of one row would end the episodes of the other learners of its market")
+            alone = np.arange(self.num_envs) == row
             options = {**(kwargs.pop("options", None) or {}), "reset_mask": alone}
             seeds = [kwargs.pop("seed", None) if chosen else None for chosen in alone]
             observation, infos = self.markets.reset(seed=seeds, options=options)
-            return observation[market], _rows(infos, [market])[0]
+            return observation[row], _rows(infos, [row])[0]
         if name in ("step", "advance", "close"):
             raise AttributeError(f"`{name}` acts on all markets: call it on the VecEnv itself")
         if name == "get_wrapper_attr":
-            return self._attribute(args[0], market)
+            return self._attribute(args[0], row)
         if name == "has_wrapper_attr":
             try:
-                self._attribute(args[0], market)
+                self._attribute(args[0], row)
             except AttributeError:
                 return False
             return True
         if name == "set_wrapper_attr":
-            self._set_attribute(market, *args)
+            self._set_attribute(row, *args)
             return None
-        return self._attribute(name, market)(*args, **kwargs)
+        return self._attribute(name, row)(*args, **kwargs)
 
 
 def _rows(infos: dict[str, Any], rows: Sequence[int] | npt.NDArray[np.int64] | range) -> list[dict[str, Any]]:
-    """One dictionary a market from a dictionary of arrays; Gymnasium's masks are left out."""
+    """One dictionary a row from a dictionary of arrays; Gymnasium's masks are left out."""
     names = [name for name in infos if not name.startswith("_")]
     return [{name: infos[name][row] for name in names} for row in rows]

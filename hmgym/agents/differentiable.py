@@ -1,0 +1,180 @@
+"""Markets that a policy is trained through: episodes of the environments' markets with the graph kept.
+
+The same maps, shocks and transition as the environments, in tensors: with the same seeds and actions the rewards are
+those of the vector environment, number for number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hmgym.envs import make_markets
+from hmgym.envs.batch import SHOCK_PERIODS
+from hmgym.envs.shock_stream import ShockStream
+from hmgym.market import Market, MarketState
+
+
+@dataclass(frozen=True, kw_only=True)
+class DifferentiablePeriod:
+    """What one period of all markets brought; the markets have not been reset yet.
+
+    Attributes:
+        reward: shape (E, L), change of log unit value, with its graph.
+        ruined: shape (E, L), bool.
+        truncated: shape (E,), bool: the market has run all its months.
+    """
+
+    reward: Tensor
+    ruined: Tensor
+    truncated: Tensor
+
+    @property
+    def ended(self) -> Tensor:
+        """Shape (E, L): learners whose episode has ended."""
+        return self.ruined | self.truncated[:, None]
+
+
+class DifferentiableMarkets:
+    """E markets of an environment, with L learners each, whose transitions keep their graph.
+
+    Args:
+        env_id: a registered id; its reward is the change of log unit value.
+        num_markets: number of markets E.
+        seed: market e draws from ``numpy.random.default_rng(seed + e)``.
+        stagger: whether the first episodes are cut short by different numbers of months, so that resets do not
+            coincide.
+        smoothing: of the clearing; None takes that of the environment's configuration.
+        device: where tensors live.
+        env_kwargs: arguments of the environment, ``n_learners`` and ``max_episode_steps`` among them.
+
+    Raises:
+        ValueError: an argument is out of range, or the environment has another reward.
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        num_markets: int,
+        *,
+        seed: int,
+        stagger: bool = True,
+        smoothing: float | None = None,
+        device: str | torch.device = "cpu",
+        **env_kwargs: Any,
+    ) -> None:
+        if num_markets < 1:
+            raise ValueError(f"`num_markets` must be >= 1, got {num_markets}")
+        reward = env_kwargs.get("reward", "log_unit_value")
+        if reward != "log_unit_value":
+            raise ValueError(f'`reward` must be "log_unit_value" to be differentiated, got {reward!r}')
+        face = make_markets(env_id, 1, **env_kwargs)
+        self.env_id, self.num_markets, self.max_episode_steps = env_id, num_markets, face.max_episode_steps
+        self.action_map, self.observation_map = face.action_map, face.observation_map
+        config = face.config if smoothing is None else face.config.replace(smoothing=smoothing)
+        self.market = Market(config, device=device)
+        self._generators = [np.random.default_rng(seed + row) for row in range(num_markets)]
+        self._shocks = ShockStream(self.market, SHOCK_PERIODS)
+        self._elapsed = np.zeros(num_markets, np.int64)
+        self._finished = np.ones(num_markets, np.bool_)
+        self._state: MarketState | None = None
+        self.restart()
+        if stagger and self.max_episode_steps is not None:
+            self._elapsed = np.arange(num_markets) * self.max_episode_steps // num_markets
+
+    @property
+    def n_learners(self) -> int:
+        """L, learners of a market."""
+        return self.market.config.n_learners
+
+    @property
+    def state(self) -> MarketState:
+        """State of all markets, with its graph."""
+        assert self._state is not None
+        return self._state
+
+    @property
+    def smoothing(self) -> float:
+        """Smoothing of the clearing; may be set between periods."""
+        return self.market.config.smoothing
+
+    @smoothing.setter
+    def smoothing(self, value: float) -> None:
+        if value != self.smoothing:
+            self.market = Market(self.market.config.replace(smoothing=value), device=self.market.device)
+
+    def observe(self) -> Tensor:
+        """What each learner knows before it acts, shape (E, L, size), with its graph."""
+        state = self.state
+        if self.n_learners > 1 and bool(state.ruined[:, : self.n_learners].any()):
+            state = self.market.seated(state)  # as the environments show it to the newcomer
+        return self.observation_map.tensor(state)
+
+    def step(self, action: Tensor) -> DifferentiablePeriod:
+        """Run one period in every market.
+
+        Args:
+            action: shape (E, L, size of one action), each in [-1, 1].
+
+        Raises:
+            ValueError: an action is out of range or not finite.
+            ClearingError: a market did not clear.
+        """
+        if self._finished.any():
+            raise ValueError("markets whose episode has ended must be reset with `restart` before `step`")
+        with torch.no_grad():
+            shocks = self._shocks.next(self._generators)
+        state = self.state
+        self._state, outcome = self.market.transition(state, self.action_map.to_market(action, state.prices), shocks)
+        self._elapsed += 1
+        over = np.zeros(self.num_markets, np.bool_)
+        if self.max_episode_steps is not None:
+            over = self._elapsed >= self.max_episode_steps
+        self._finished = over | outcome.ruined.all(1).cpu().numpy()
+        truncated = torch.from_numpy(over).to(self.market.device)
+        return DifferentiablePeriod(reward=outcome.reward, ruined=outcome.ruined, truncated=truncated)
+
+    def restart(self) -> None:
+        """Begin a new episode in every market whose episode has ended; the others go on."""
+        rows = np.flatnonzero(self._finished)
+        if not rows.size:
+            return
+        with torch.no_grad():
+            fresh = self.market.initial(self.market.draw_initial_shocks([self._generators[row] for row in rows]))
+        if rows.size == self.num_markets:
+            self._state = fresh
+        else:
+            self._state = self.state.with_rows(torch.from_numpy(rows).to(self.market.device), fresh)
+        self._shocks.restart(rows, self.num_markets)
+        self._elapsed[rows] = 0
+        self._finished[:] = False
+
+    def detach(self) -> None:
+        """Cut the graph: what happened so far is given."""
+        self._state = self.state.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a continued run needs, as tensors, numbers and strings."""
+        return {
+            "state": self.state.detach().tensors(),
+            "elapsed": torch.from_numpy(self._elapsed.copy()),
+            "finished": torch.from_numpy(self._finished.copy()),
+            "shocks": self._shocks.state_dict(),
+            "generators": [generator.bit_generator.state for generator in self._generators],
+            "smoothing": self.smoothing,
+        }
+
+    def load_state_dict(self, stored: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken, from markets made with the same arguments."""
+        device = self.market.device
+        self._state = MarketState.from_tensors({name: value.to(device) for name, value in stored["state"].items()})
+        self._elapsed = stored["elapsed"].numpy().copy()
+        self._finished = stored["finished"].numpy().copy()
+        self._shocks.load_state_dict(stored["shocks"])
+        for generator, position in zip(self._generators, stored["generators"], strict=True):
+            generator.bit_generator.state = position
+        self.smoothing = stored["smoothing"]

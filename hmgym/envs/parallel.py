@@ -1,0 +1,203 @@
+"""The PettingZoo environment: several learners, each an investor of the same market. Needs the `multi` extra."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from gymnasium.utils import seeding
+
+from hmgym.envs.face import MarketFace
+from hmgym.envs.history import EpisodeSeries
+from hmgym.envs.registration import CONTROLS, MAX_EPISODE_STEPS
+from hmgym.envs.rendering import Viewer
+from hmgym.envs.rewards import RewardFunction
+from hmgym.envs.setup import RENDER_FPS, RENDER_MODES, check_render_mode, make_batch
+from hmgym.market import MarketConfig, MarketState
+
+try:
+    from pettingzoo import ParallelEnv
+except ImportError as error:
+    raise ImportError('several learners need PettingZoo: pip install "hmgym[multi]"') from error
+
+Observation = npt.NDArray[np.float32]
+_ONLY = np.zeros(1, np.int64)
+_LEARNERS = 2
+
+
+class ParallelMarketEnv(MarketFace, ParallelEnv[str, Observation, npt.NDArray[np.float32]]):  # type: ignore[misc]
+    """One market with learners ``"learner_0"``, ``"learner_1"``, ...: investors who act at once and make one price.
+
+    Action, observation, reward, start, end and info are, learner by learner, those of
+    :class:`~hmgym.envs.single.MarketEnv`, and with one learner the two are equal to the last bit. "All others" of an
+    observation are all investors but the learner, other learners included.
+
+    A learner whose fund is ruined is terminated and leaves `agents`, and the market goes on: its positions are sold in
+    the next clearing, and the newcomer on its seat acts by the learner's own limits and beliefs. `max_episode_steps`
+    periods truncate all learners that are left.
+
+    Args:
+        n_learners: number of learners L; None takes that of `config`, or 2. Without a `config` each has a target share
+            of .1 of all wealth, or .5 / L where L is more than 5.
+        control: "leverage", "beliefs" or "both": which parts an action has.
+        confidence: whether an action with beliefs also sets the scale of risk.
+        n_assets: number of assets N; None takes that of `config`.
+        n_investors: number of investors B, learners included; None takes that of `config`.
+        reward: a name of :data:`~hmgym.envs.rewards.REWARDS` or a function ``reward(previous, outcome, state)`` that
+            returns numbers of shape (1, L), or (1,) for one learner.
+        config: the economy; None is the default economy.
+        render_mode: None, "rgb_array" or "human".
+        max_episode_steps: periods of an episode; None never truncates.
+        amplification: whether infos hold `gradient_amplification`, which costs a second clearing and its gradients.
+
+    Raises:
+        ValueError: an argument is out of range or unknown.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "name": "hmgym_v0",
+        "render_modes": list(RENDER_MODES),
+        "render_fps": RENDER_FPS,
+        "is_parallelizable": True,
+    }
+
+    def __init__(
+        self,
+        *,
+        n_learners: int | None = None,
+        control: str = "leverage",
+        confidence: bool = False,
+        n_assets: int | None = None,
+        n_investors: int | None = None,
+        reward: str | RewardFunction = "log_unit_value",
+        config: MarketConfig | None = None,
+        render_mode: str | None = None,
+        max_episode_steps: int | None = MAX_EPISODE_STEPS,
+        amplification: bool = False,
+    ) -> None:
+        if control not in CONTROLS:
+            raise ValueError(f"`control` must be one of {list(CONTROLS)}, got {control!r}")
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise ValueError(f"`max_episode_steps` must be >= 1 or None, got {max_episode_steps}")
+        self.render_mode = check_render_mode(render_mode)
+        self.max_episode_steps = max_episode_steps
+        self._batch = make_batch(
+            num_markets=1, **CONTROLS[control], confidence=confidence, n_assets=n_assets, n_investors=n_investors,
+            reward=reward, config=config, record=render_mode is not None, amplification=amplification,
+            n_learners=_LEARNERS if n_learners is None and config is None else n_learners,
+        )  # fmt: skip
+        self._viewer = None if render_mode is None else Viewer(render_mode, RENDER_FPS)
+        self.possible_agents = [f"learner_{number}" for number in range(self.config.n_learners)]
+        self.agents: list[str] = []
+        self.observation_spaces = {agent: self.observation_map.space() for agent in self.possible_agents}
+        self.action_spaces = {agent: self.action_map.space() for agent in self.possible_agents}
+        self._generator: np.random.Generator | None = None
+        self._elapsed = 0
+
+    @property
+    def market_state(self) -> MarketState:
+        """A copy of the market's state, leading dimension 1."""
+        return self._batch.state.clone()
+
+    @property
+    def state_space(self) -> spaces.Box:
+        """The space of `state`."""
+        return spaces.Box(-1.0, 1.0, (len(self.possible_agents) * self.observation_map.size,), np.float32)
+
+    def observation_space(self, agent: str) -> spaces.Box:
+        """The space of one learner's observation."""
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: str) -> spaces.Box:
+        """The space of one learner's action."""
+        return self.action_spaces[agent]
+
+    def state(self) -> Observation:
+        """The observations on all seats in a row, what a central critic may read."""
+        return self._batch.observe().ravel()
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Observation], dict[str, dict[str, Any]]]:
+        """Begin a new episode with all learners; without a seed the random stream goes on."""
+        if seed is not None or self._generator is None:
+            self._generator, _ = seeding.np_random(seed)
+        self._batch.reset(_ONLY, [self._generator])
+        self.agents = list(self.possible_agents)
+        self._elapsed = 0
+        if self.render_mode == "human":
+            self.render()
+        return self._observations(self.agents), self._infos(self.agents)
+
+    def step(
+        self, actions: Mapping[str, npt.NDArray[np.float32]]
+    ) -> tuple[dict[str, Observation], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
+        """Run one period; all results are keyed by the learners that acted.
+
+        Args:
+            actions: one of every learner in `agents`, and of no other.
+
+        Raises:
+            ValueError: a learner is missing or unknown or was terminated, or an action is of another shape or not
+                finite.
+            RuntimeError: `reset` was not called yet.
+        """
+        acted = self.agents
+        if set(actions) != set(acted):
+            raise ValueError(f"`actions` must hold one action for each of {acted}, got {list(actions)}")
+        if not acted:
+            self._batch.state  # noqa: B018  raises before the first reset
+            return {}, {}, {}, {}, {}
+        idle = np.zeros(self.action_map.size)
+        rows = [[actions.get(agent, idle) for agent in self.possible_agents]]
+        values = self.action_map.check(rows, 1, len(self.possible_agents))
+        acting = np.array([[agent in actions for agent in self.possible_agents]])
+        assert self._generator is not None
+        reward, ruined = self._batch.step(values, [self._generator], acting=acting)
+        self._elapsed += 1
+        over = self.max_episode_steps is not None and self._elapsed >= self.max_episode_steps
+        if self.render_mode == "human":
+            self.render()
+        seats = {agent: seat for seat, agent in enumerate(self.possible_agents) if agent in actions}
+        rewards = {agent: float(reward[0, seat]) for agent, seat in seats.items()}
+        terminated = {agent: bool(ruined[0, seat]) for agent, seat in seats.items()}
+        self.agents = [] if over else [agent for agent in acted if not terminated[agent]]
+        return self._observations(acted), rewards, terminated, dict.fromkeys(acted, over), self._infos(acted)
+
+    def episode(self) -> EpisodeSeries:
+        """Series of the running episode; kept only where there is a `render_mode`.
+
+        Raises:
+            ValueError: the environment was made without a `render_mode`.
+        """
+        return self._series(0)
+
+    def render(self) -> npt.NDArray[np.uint8] | None:
+        """The episode so far as one frame, None in "human" mode or without a mode."""
+        if self._viewer is None:
+            gym.logger.warn("`render` was called on an environment made without a `render_mode`")
+            return None
+        return self._draw(0, f"hmgym, {len(self.possible_agents)} learners")
+
+    def close(self) -> None:
+        """Close the window, if there is one."""
+        self._close_window()
+
+    def _observations(self, agents: list[str]) -> dict[str, Observation]:
+        observation = self._batch.observe()[0]
+        return {agent: observation[self.possible_agents.index(agent)].copy() for agent in agents}
+
+    def _infos(self, agents: list[str]) -> dict[str, dict[str, Any]]:
+        rows = self._batch.infos()
+        return {
+            agent: {name: values[self.possible_agents.index(agent)] for name, values in rows.items()}
+            for agent in agents
+        }
+
+
+parallel_env = ParallelMarketEnv
+"""PettingZoo's name for what makes a parallel environment."""

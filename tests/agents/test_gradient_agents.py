@@ -1,0 +1,235 @@
+"""Agents that backpropagate through the market: their gradients, their markets, their checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.func import functional_call
+
+from hmgym.agents import evaluate
+from hmgym.agents.analytic_policy_gradient import AnalyticPolicyGradient, WindowSettings
+from hmgym.agents.differentiable import DifferentiableMarkets
+from hmgym.agents.gradient_training import load_policy, train
+from hmgym.agents.networks import Normalizer, SquashedGaussianPolicy
+from hmgym.agents.shac import ActorCriticSettings, ShortHorizonActorCritic
+from hmgym.agents.training import GRADIENT_ALGORITHMS, TrainingPlan
+from hmgym.envs import make_markets
+
+LEVERAGE, BELIEFS = "hmgym/Leverage-v0", "hmgym/Beliefs-v0"
+SMALL = {"n_assets": 2, "n_investors": 8}
+
+
+@pytest.mark.parametrize("env_id", [LEVERAGE, BELIEFS])
+@pytest.mark.parametrize("n_learners", [1, 3])
+def test_markets_are_those_of_the_vector_environment(env_id: str, n_learners: int) -> None:
+    markets = DifferentiableMarkets(env_id, 4, seed=5, stagger=False, n_learners=n_learners, max_episode_steps=9)
+    face = make_markets(env_id, 4, autoreset_mode="SameStep", n_learners=n_learners, max_episode_steps=9)
+    observation, _ = face.reset(seed=5)
+    random = np.random.default_rng(0)
+    for month in range(20):
+        seen = markets.observe()
+        np.testing.assert_allclose(seen.detach().numpy().reshape(observation.shape), observation, atol=2e-7)
+        action = random.uniform(-1.0, 1.0, face.action_space.shape)
+        period = markets.step(torch.from_numpy(action).reshape(4, n_learners, -1))
+        expected = face.advance(action)
+        observation = expected.observation
+        assert np.array_equal(period.reward.numpy().ravel(), expected.reward)
+        assert np.array_equal(period.ended.numpy().ravel(), expected.terminated | expected.truncated)
+        assert bool(period.truncated.all()) == (month % 9 == 8)
+        markets.restart()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 1e-3])
+@pytest.mark.parametrize("env_id", [LEVERAGE, BELIEFS])
+def test_gradient_of_a_year_agrees_with_central_differences(env_id: str, smoothing: float) -> None:
+    """Along the gradient and along random directions of the policy's parameters, feedback through observations included.
+
+    Away from kinks: a difference across one is not a derivative, so the exact one is checked at steps small enough to
+    stay on one side and the median over directions and seeds is compared.
+    """
+    errors = []
+    for seed in range(3):
+        settings = WindowSettings(horizon=12, feedback=True, smoothing=smoothing)
+
+        def year(
+            parameters: dict[str, torch.Tensor], seed: int = seed, settings: WindowSettings = settings
+        ) -> torch.Tensor:
+            markets = DifferentiableMarkets(env_id, 8, seed=100 * seed, stagger=False, smoothing=settings.smoothing)
+            agent = AnalyticPolicyGradient(markets, settings, seed)
+            return agent.window([parameters])[0].sum()
+
+        agent = AnalyticPolicyGradient(DifferentiableMarkets(env_id, 8, seed=0), settings, seed)
+        torch.manual_seed(seed)
+        center = {
+            name: (value.detach() + 0.1 * torch.randn_like(value)).requires_grad_()
+            for name, value in agent.policy.named_parameters()
+        }
+        gradients = dict(zip(center, torch.autograd.grad(year(center), list(center.values())), strict=True))
+        length = torch.sqrt(sum((value**2).sum() for value in gradients.values()))
+        directions = [{name: value / length for name, value in gradients.items()}]
+        for _ in range(2):
+            random = {name: torch.randn_like(value) for name, value in center.items()}
+            size = torch.sqrt(sum((value**2).sum() for value in random.values()))
+            directions.append({name: value / size for name, value in random.items()})
+        for direction in directions:
+            exact = float(sum((gradients[name] * direction[name]).sum() for name in center))
+            ends = []
+            for sign in (1.0, -1.0):
+                moved = {name: value.detach() + sign * 1e-6 * direction[name] for name, value in center.items()}
+                with torch.no_grad():
+                    ends.append(float(year(moved)))
+            difference = (ends[0] - ends[1]) / 2e-6
+            errors.append(abs(exact - difference) / float(length))
+    assert np.median(errors) < 1e-6
+    assert max(errors) < 1e-4, errors
+
+
+def test_independent_learners_ascend_their_own_return_only() -> None:
+    """Each seat's gradient is that of its own return in its own parameters, whatever the other's return does."""
+    markets = DifferentiableMarkets(BELIEFS, 3, seed=1, n_learners=2)
+    agent = AnalyticPolicyGradient(markets, WindowSettings(horizon=3, max_gradient_norm=1e9), 0)
+    stored = agent.state_dict()
+    copies = [{name: value.detach().clone().requires_grad_() for name, value in agent.policy.named_parameters()}
+              for _ in range(2)]  # fmt: skip
+    returns, _ = agent.window(copies)
+    expected = [torch.zeros_like(value) for value in copies[0].values()]
+    for seat in range(2):
+        own = torch.autograd.grad(-returns[:, seat].mean() / 3, list(copies[seat].values()), retain_graph=seat == 0)
+        expected = [sum_ + 0.5 * gradient for sum_, gradient in zip(expected, own, strict=True)]
+    agent.load_state_dict(stored)
+    agent.update(0.0)
+    for parameter, wanted in zip(agent.policy.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, wanted, rtol=1e-12, atol=1e-15)
+
+
+def test_trained_seats_and_others() -> None:
+    markets = DifferentiableMarkets(BELIEFS, 2, seed=1, n_learners=2, **SMALL)
+    with pytest.raises(ValueError, match="`others` must be given"):
+        AnalyticPolicyGradient(markets, WindowSettings(), 0, learning_seats=(0,))
+    with pytest.raises(ValueError, match="`learning_seats` must be some of"):
+        AnalyticPolicyGradient(markets, WindowSettings(), 0, learning_seats=(2,))
+    others = SquashedGaussianPolicy(markets.observation_map.size, markets.action_map.size)
+    agent = AnalyticPolicyGradient(markets, WindowSettings(horizon=2), 0, learning_seats=(1,), others=others)
+    before = [value.clone() for value in others.parameters()]
+    update = agent.update(0.0)
+    assert update.gradient_norm > 0.0
+    assert all(torch.equal(old, new) for old, new in zip(before, others.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("algo", GRADIENT_ALGORITHMS)
+def test_a_resumed_run_is_the_uninterrupted_one(algo: str, tmp_path: Path) -> None:
+    def run(folder: str, timesteps: int, resume: bool) -> dict[str, torch.Tensor]:
+        plan = TrainingPlan(
+            algo=algo, timesteps=512, num_envs=4, out=tmp_path / folder, resume=resume, checkpoint_every=128,
+            curve_episodes=2, env_kwargs={**SMALL, "max_episode_steps": 7},
+            hyperparameters={"horizon": 4, "smoothing": 1e-2, "last_smoothing": 1e-3},
+        )  # fmt: skip
+        result = train(plan)
+        if timesteps < 512:  # as if the run had been cut off after the checkpoint
+            for later in (plan.out / "checkpoints").glob("*"):
+                if int(later.name) > timesteps:
+                    (later / "progress.json").unlink()
+        else:
+            assert result.env_steps == 512
+            curves.append([(point.env_steps, point.gradient_steps, point.mean_return) for point in result.curve])
+        return {name: value.clone() for name, value in result.policy.state_dict().items()}
+
+    curves: list[list[tuple[int, int, float]]] = []
+    whole = run("whole", 512, False)
+    run("cut", 256, False)
+    resumed = run("cut", 512, True)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert curves[0] == curves[1]
+    loaded = load_policy(tmp_path / "cut" / "checkpoints" / "512")
+    observation = np.random.default_rng(0).uniform(-1.0, 1.0, (5, loaded.normalizer.mean.shape[0]))
+    action, state = loaded.predict(observation, deterministic=True)
+    assert state is None
+    assert action.dtype == np.float32
+    assert action.shape == (5, 2)
+    np.testing.assert_array_equal(loaded.predict(observation[0], deterministic=True)[0], action[0])
+    run_of_it = evaluate(loaded, LEVERAGE, episodes=3, env_kwargs={**SMALL, "max_episode_steps": 7})
+    assert np.isfinite(run_of_it.returns).all()
+
+
+@pytest.mark.parametrize("agent_type", [AnalyticPolicyGradient, ShortHorizonActorCritic])
+def test_both_agents_learn(agent_type: type[AnalyticPolicyGradient]) -> None:
+    markets = DifferentiableMarkets(BELIEFS, 16, seed=3)
+    settings = ActorCriticSettings if agent_type is ShortHorizonActorCritic else WindowSettings
+    agent = agent_type(markets, settings(horizon=8, learning_rate=1e-2), 0)
+
+    def mean_return() -> float:
+        return float(evaluate(agent.policy, BELIEFS, episodes=64).returns.mean())
+
+    before = mean_return()
+    for step in range(30):
+        agent.update(step / 30)
+    assert mean_return() > before + 0.4
+
+
+def test_critic_targets_by_hand() -> None:
+    markets = DifferentiableMarkets(LEVERAGE, 1, seed=0, **SMALL)
+    agent = ShortHorizonActorCritic(markets, ActorCriticSettings(horizon=3, discount=0.9, trace=0.5), 0)
+    from hmgym.agents.analytic_policy_gradient import Window
+
+    def column(*values: float) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)
+
+    ended = torch.tensor([False, True, False]).view(-1, 1, 1)
+    window = Window(torch.zeros(3, 1, 1, 1), column(1.0, 2.0, 3.0), ended, column(0.0, 5.0, 7.0))
+    targets = agent._targets(window, column(10.0, 20.0, 30.0)).flatten().tolist()
+    second = 2.0 + 0.9 * 5.0  # truncated: its own bootstrap, nothing of the next episode
+    assert targets == pytest.approx([1.0 + 0.9 * (0.5 * 20.0 + 0.5 * second), second, 3.0 + 0.9 * 7.0])
+
+
+def test_normalizer_holds_mean_and_variance_of_all_it_saw() -> None:
+    random = torch.Generator().manual_seed(0)
+    parts = [3.0 + 2.0 * torch.randn(n, 4, 5, dtype=torch.float64, generator=random) for n in (3, 7, 2)]
+    normalizer = Normalizer(5)
+    for part in parts:
+        normalizer.update(part)
+    everything = torch.cat(parts).reshape(-1, 5)
+    torch.testing.assert_close(normalizer.mean, everything.mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(normalizer.variance, everything.var(0, correction=0), rtol=1e-3, atol=1e-4)
+    assert float(normalizer(everything).abs().max()) <= 10.0
+
+
+def test_gradients_reach_the_policy_through_its_own_feedback() -> None:
+    """With feedback an observation moves with earlier actions; without it does not."""
+    grads = []
+    for feedback in (True, False):
+        markets = DifferentiableMarkets(LEVERAGE, 2, seed=0, **SMALL)
+        agent = AnalyticPolicyGradient(markets, WindowSettings(horizon=3, feedback=feedback), 0)
+        copy = {name: value.detach().clone().requires_grad_() for name, value in agent.policy.named_parameters()}
+        grads.append(torch.autograd.grad(agent.window([copy])[0].sum(), copy["mean.4.bias"])[0])
+    assert not torch.equal(*grads)
+    assert torch.allclose(*grads, rtol=0.5)
+
+
+def test_refuses(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`reward` must be"):
+        DifferentiableMarkets(LEVERAGE, 1, seed=0, reward="excess_return")
+    with pytest.raises(ValueError, match="`num_markets` must be >= 1"):
+        DifferentiableMarkets(LEVERAGE, 0, seed=0)
+    for field, value in (("horizon", 0), ("discount", 1.5), ("max_gradient_norm", 0.0), ("last_smoothing", 0.1)):
+        with pytest.raises(ValueError, match=f"`{field}`"):
+            WindowSettings(**{field: value})
+    with pytest.raises(ValueError, match="`critic_epochs`"):
+        ActorCriticSettings(critic_epochs=0)
+    with pytest.raises(ValueError, match="`hyperparameters` of apg"):
+        train(TrainingPlan(algo="apg", out=tmp_path, hyperparameters={"trace": 0.5}))
+    policy = SquashedGaussianPolicy(4, 2)
+    with pytest.raises(ValueError, match="`observation` must have shape"):
+        policy.predict(np.zeros(5))
+    torch.save({"something": 1}, tmp_path / "else.pt")
+    with pytest.raises(ValueError, match="`path` must be a file written by"):
+        SquashedGaussianPolicy.load(tmp_path / "else.pt")
+    markets = DifferentiableMarkets(LEVERAGE, 1, seed=0, stagger=False, max_episode_steps=1, **SMALL)
+    markets.step(torch.zeros(1, 1, 2, dtype=torch.float64))
+    with pytest.raises(ValueError, match="must be reset with `restart`"):
+        markets.step(torch.zeros(1, 1, 2, dtype=torch.float64))
+    assert functional_call(
+        policy, dict(policy.named_parameters()), (torch.zeros(1, 4, dtype=torch.float64),)
+    ).shape == (1, 2)
