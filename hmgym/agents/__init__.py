@@ -1,4 +1,4 @@
-"""Policies and how they are compared: constants, random actions, paired evaluation; stable-baselines3 in `.sb3`."""
+"""Policies and how they are compared: constants, random actions, planners, paired evaluation; `.sb3` apart."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hmgym.agents.evaluation import (
     over_training_seeds,
     paired_difference,
 )
+from hmgym.agents.planning import MyopicPolicy, PlannerPolicy, PlanningSettings
 from hmgym.agents.policy import Planner, Policy, Predictor
 
 __all__ = [
@@ -21,7 +22,10 @@ __all__ = [
     "ConstantPolicy",
     "Estimate",
     "Evaluation",
+    "MyopicPolicy",
     "Planner",
+    "PlannerPolicy",
+    "PlanningSettings",
     "Policy",
     "Predictor",
     "RandomPolicy",

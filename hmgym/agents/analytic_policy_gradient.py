@@ -1,17 +1,23 @@
 """Analytic policy gradient: ascent on the return of short windows, backpropagated through the market.
 
-    max_φ  Σ_{t<H} γ^t r_t,   a_t = π_φ(o_t, ε_t),   s_{t+1} = f(s_t, a_t, ξ_t)
+    R = Σ_{t<H} γ^t r_t,   a_t = π_φ(o_t, ε_t),   s_{t+1} = f(s_t, a_t, ξ_t)
 
-with the graph of f kept. A window starts where the last one ended. With several learners in a market they share φ and
-each ascends its own return with respect to its own actions: the others are part of its market.
+with the graph of f kept. A window starts where the last one ended. Backpropagation gives g_t = dR/da_t of every month,
+and φ ascends Σ_t g_t'π_φ(o_t, ε_t), whose gradient at the φ that acted is that of R. A few more steps than one are
+taken on it, over the last windows, as long as the policy stays near where the gradients were taken: the market is the
+dear part, the network is not. With several learners in a market they share φ and each ascends its own return with
+respect to its own actions: the others are part of its market.
+
+Noise that is known to be noise is taken out: a month's return is mostly next month's news, of which nobody can know
+more than its posterior mean given the signal. The part beyond it, times what the learner holds, has mean zero whatever
+the learner does, and is subtracted as a control variate.
 
 Source: Freeman et al. (2021), Brax; Xu et al. (2022), Accelerated policy learning with parallel differentiable
-simulation, for the window and its clipping.
+simulation, for the window; Schulman et al. (2017), Proximal policy optimization, for steps within a clipped distance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +27,9 @@ from torch.func import functional_call
 
 from hmgym.agents.differentiable import DifferentiableMarkets
 from hmgym.agents.networks import SquashedGaussianPolicy
+from hmgym.market import MarketState
+
+_LEAST_WEALTH = 1e-9  # money; wealth below it counts as that much
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +39,12 @@ class WindowSettings:
     Attributes:
         horizon: H, months of a window.
         discount: γ a month.
+        epochs: passes over the replayed windows after each window.
+        batches: minibatches of a pass.
+        replay: windows that are kept, the newest among them; 1 keeps no older one.
+        clip: how far the centre of the policy may move from where a gradient was taken, before tanh, and still follow
+            it.
+        surprise_weight: share of the unforeseeable part of next month's news that is taken out of the return.
         learning_rate: of Adam at the start; it falls to `last_learning_rate` times that over the run.
         last_learning_rate: as a share of the first.
         betas: of Adam.
@@ -42,9 +57,14 @@ class WindowSettings:
         last_smoothing: at its end, reached geometrically; None keeps it.
     """
 
-    horizon: int = 16
+    horizon: int = 32
     discount: float = 1.0
-    learning_rate: float = 5e-3
+    epochs: int = 2
+    batches: int = 4
+    replay: int = 8
+    clip: float = 0.3
+    surprise_weight: float = 0.9
+    learning_rate: float = 4e-3
     last_learning_rate: float = 0.0
     betas: tuple[float, float] = (0.9, 0.95)
     max_gradient_norm: float = 1.0
@@ -54,10 +74,12 @@ class WindowSettings:
     last_smoothing: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.horizon, int) or self.horizon < 1:
-            raise ValueError(f"`horizon` must be an integer >= 1, got {self.horizon!r}")
+        for name in ("horizon", "epochs", "batches", "replay"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be an integer >= 1, got {getattr(self, name)!r}")
         for name, low, high in (
             ("discount", 0.0, 1.0),
+            ("surprise_weight", 0.0, 1.0),
             ("learning_rate", 0.0, 1.0),
             ("last_learning_rate", 0.0, 1.0),
             ("smoothing", 0.0, 1.0),
@@ -65,8 +87,9 @@ class WindowSettings:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"`{name}` must lie in [{low:g}, {high:g}], got {value!r}")
-        if not self.max_gradient_norm > 0.0:
-            raise ValueError(f"`max_gradient_norm` must be > 0, got {self.max_gradient_norm!r}")
+        for name in ("max_gradient_norm", "clip"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"`{name}` must be > 0, got {getattr(self, name)!r}")
         if self.last_smoothing is not None and not 0.0 < self.last_smoothing <= self.smoothing:
             raise ValueError(f"`last_smoothing` must lie in (0, smoothing], got {self.last_smoothing!r}")
 
@@ -90,12 +113,35 @@ class Window(NamedTuple):
     values: Tensor  # (H, E, L) worth of what follows this period, where it is bootstrapped, else 0
 
 
-class Update(NamedTuple):
-    """One gradient step."""
+class Trace:
+    """What a window leaves for its action gradients; filled by `AnalyticPolicyGradient.window`.
 
-    objective: float  # mean return of a window, a month
+    Attributes:
+        nudges: a month, (E, L, size) zeros added to the actions, to be differentiated by.
+        noise: a month, (E, seats, size) of the exploring policy.
+        surprise: (E, seats) what unforeseeable news added to the discounted return, to first order, with its graph.
+    """
+
+    def __init__(self) -> None:
+        self.nudges: list[Tensor] = []
+        self.noise: list[Tensor] = []
+        self.surprise: Tensor | float = 0.0
+
+
+class Steps(NamedTuple):
+    """Gradients of a window by its actions, S = H·E·seats rows or fewer."""
+
+    observations: Tensor  # (S, size)
+    noise: Tensor  # (S, size of one action)
+    centers: Tensor  # (S, size of one action) of the policy that acted, before tanh
+    gradients: Tensor  # (S, size of one action)
+
+
+class Update(NamedTuple):
+    """What one window and the gradient steps after it were like."""
+
     reward: float  # mean reward of a month
-    gradient_norm: float  # before it is shortened
+    gradient_norm: float  # mean over the steps, before shortening
 
 
 class AnalyticPolicyGradient:
@@ -139,7 +185,8 @@ class AnalyticPolicyGradient:
         self._optimizer = torch.optim.Adam(
             self.policy.parameters(), lr=settings.learning_rate, betas=settings.betas, fused=False
         )
-        self.gradient_steps = 0
+        self.gradient_steps = self.updates = 0
+        self._replayed: list[Steps] = []
 
     @property
     def env_steps_per_update(self) -> int:
@@ -147,33 +194,56 @@ class AnalyticPolicyGradient:
         return self.settings.horizon * self.markets.num_markets * self.markets.n_learners
 
     def update(self, progress: float) -> Update:
-        """Run one window and take one gradient step.
+        """Run one window and take the gradient steps that follow it.
 
         Args:
             progress: share of the run that is done, in [0, 1].
 
         Raises:
-            RuntimeError: the gradient is not finite.
+            RuntimeError: a gradient is not finite.
         """
-        self.markets.smoothing = self.settings.smoothing_at(progress)
-        copies = [dict(self._parameter_copies()) for _ in self.seats]
-        returns, window = self.window(copies)
-        objectives = returns.mean(0) / self.settings.horizon  # (seats,)
-        self._ascend(objectives, copies, progress)
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.max_gradient_norm)
-        if not bool(torch.isfinite(norm)):
-            raise RuntimeError(f"the gradient of step {self.gradient_steps} is not finite: shorten `horizon`")
-        self._optimizer.step()
-        self.gradient_steps += 1
+        settings = self.settings
+        self.markets.smoothing = settings.smoothing_at(progress)
+        for group in self._optimizer.param_groups:
+            group["lr"] = settings.learning_rate_at(progress)
+        window, steps = self.action_gradients()
+        self._replayed = [*self._replayed, steps][-settings.replay :]
+        norm = self._ascend(Steps(*(torch.cat(parts) for parts in zip(*self._replayed, strict=True))))
+        self.updates += 1
         self._learn_values(window)
         self.policy.normalizer.update(window.observations)
-        return Update(float(objectives.detach().mean()), float(window.rewards.mean()), float(norm))
+        return Update(float(window.rewards.mean()), norm)
 
-    def window(self, copies: list[dict[str, Tensor]]) -> tuple[Tensor, Window]:
+    def action_gradients(self) -> tuple[Window, Steps]:
+        """Run one window and differentiate every learning seat's return by its own actions.
+
+        Without a critic the last month's actions are left out: all that they earn comes after the window, but for the
+        learner's own mark, which they move.
+        """
+        frozen: dict[str, Tensor] = {name: value.detach() for name, value in self.policy.named_parameters()}
+        trace = Trace()
+        returns, window = self.window([frozen] * len(self.seats), trace)
+        objective = returns - self.settings.surprise_weight * trace.surprise
+        gradients = []
+        for at, seat in enumerate(self.seats):
+            found = torch.autograd.grad(objective[:, at].sum(), trace.nudges, retain_graph=at + 1 < len(self.seats))
+            gradients.append(torch.stack([gradient[:, seat] for gradient in found]))
+        months = self.settings.horizon - (0 if self._has_critic or self.settings.horizon == 1 else 1)
+        stacked = torch.stack(gradients, 2)[:months], torch.stack(trace.noise)[:months]
+        with torch.no_grad():
+            seen = window.observations[:months]
+            centers = self.policy.mean(self.policy.normalizer(seen))
+        ascent, noise = (part.flatten(0, 2) for part in stacked)
+        if not bool(torch.isfinite(ascent).all()):
+            raise RuntimeError(f"a gradient of window {self.updates} is not finite: shorten `horizon`")
+        return window, Steps(seen.flatten(0, 2), noise, centers.flatten(0, 2), ascent)
+
+    def window(self, copies: list[dict[str, Tensor]], trace: Trace | None = None) -> tuple[Tensor, Window]:
         """Discounted returns (E, seats) of one window with their graph, and what the window left behind.
 
         Args:
             copies: the policy's parameters by name, one copy for every learning seat.
+            trace: filled, where it is given, with what action gradients need.
         """
         settings, markets, seats = self.settings, self.markets, list(self.seats)
         markets.restart()
@@ -185,10 +255,19 @@ class AnalyticPolicyGradient:
         for month in range(settings.horizon):
             seen = markets.observe()
             noise = torch.randn(*shape, self.policy.action_size, generator=self._random, dtype=torch.float64)
-            period = markets.step(self._act(seen, noise.to(weight.device), copies))
+            action = self._act(seen, noise.to(weight.device), copies)
+            if trace is not None:
+                trace.nudges.append(torch.zeros_like(action, requires_grad=True))
+                trace.noise.append(noise.to(weight.device))
+                action = action + trace.nudges[-1]
+            before = markets.state
+            period = markets.step(action)
             reward, ended, ruined = period.reward[:, seats], period.ended[:, seats], period.ruined[:, seats]
             total = total + weight * reward
             weight = weight * settings.discount
+            if trace is not None and month < settings.horizon - 1 and settings.surprise_weight > 0.0:
+                surprise = weight * self._surprise(before)
+                trace.surprise = trace.surprise + torch.where(ended, torch.zeros_like(surprise), surprise)
             value = torch.zeros_like(weight)
             last = month == settings.horizon - 1
             if last or bool(ended.any()):
@@ -211,6 +290,8 @@ class AnalyticPolicyGradient:
             "optimizer": self._optimizer.state_dict(),
             "random": self._random.get_state(),
             "gradient_steps": self.gradient_steps,
+            "updates": self.updates,
+            "replayed": [steps._asdict() for steps in self._replayed],
             "markets": self.markets.state_dict(),
         }
 
@@ -219,12 +300,9 @@ class AnalyticPolicyGradient:
         self.policy.load_state_dict(stored["policy"])
         self._optimizer.load_state_dict(stored["optimizer"])
         self._random.set_state(stored["random"])
-        self.gradient_steps = stored["gradient_steps"]
+        self.gradient_steps, self.updates = stored["gradient_steps"], stored["updates"]
+        self._replayed = [Steps(**steps) for steps in stored["replayed"]]
         self.markets.load_state_dict(stored["markets"])
-
-    def _parameter_copies(self) -> Iterator[tuple[str, Tensor]]:
-        for name, parameter in self.policy.named_parameters():
-            yield name, parameter.detach().clone().requires_grad_()
 
     def _act(self, seen: Tensor, noise: Tensor, copies: list[dict[str, Tensor]]) -> Tensor:
         """Actions (E, L, size) of all learners; each learning seat acts with its own copy of the parameters."""
@@ -239,19 +317,42 @@ class AnalyticPolicyGradient:
                 chosen.setdefault(seat, rest[:, seat])
         return torch.stack([chosen[seat] for seat in range(self.markets.n_learners)], 1)
 
-    def _ascend(self, objectives: Tensor, copies: list[dict[str, Tensor]], progress: float) -> None:
-        """Put the mean over seats of each one's own gradient into the optimiser."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate_at(progress)
-        self._optimizer.zero_grad()
-        for at, copy in enumerate(copies):
-            remaining = at + 1 < len(copies)
-            gradients = torch.autograd.grad(-objectives[at], list(copy.values()), retain_graph=remaining)
-            for parameter, gradient in zip(self.policy.parameters(), gradients, strict=True):
-                share = gradient / len(copies)
-                parameter.grad = share if parameter.grad is None else parameter.grad + share
+    def _surprise(self, before: MarketState) -> Tensor:
+        """Log return (E, seats) that next month's unforeseeable news brings to what is held now, to first order.
+
+        Args:
+            before: the state that the last period started from, which holds the signal of that news.
+        """
+        state, seats = self.markets.state, list(self.seats)
+        expected = self.markets.market.news_posterior.mean(before.signal, before.regime)
+        held = state.holdings[:, seats] * state.prices[:, None] / state.wealth[:, seats, None].clamp(min=_LEAST_WEALTH)
+        surprise: Tensor = (held * (before.next_news - expected)[:, None]).sum(-1)
+        return surprise
+
+    def _ascend(self, steps: Steps) -> float:
+        """Gradient steps on the replayed action gradients; returns the mean norm."""
+        settings, policy = self.settings, self.policy
+        norms = []
+        inputs = policy.normalizer(steps.observations)
+        for _ in range(settings.epochs):
+            order = torch.randperm(len(inputs), generator=self._random).to(inputs.device)
+            for rows in order.chunk(settings.batches):
+                center, gradient = policy.mean(inputs[rows]), steps.gradients[rows]
+                moved = center.detach() - steps.centers[rows]
+                followed = (moved * gradient > 0.0) & (moved.abs() > settings.clip)
+                gradient = torch.where(followed, torch.zeros_like(gradient), gradient)
+                action = torch.tanh(center + policy.deviation * steps.noise[rows])
+                loss = -(gradient * action).sum() / len(rows)
+                self._optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                norms.append(torch.nn.utils.clip_grad_norm_(policy.parameters(), settings.max_gradient_norm))
+                self._optimizer.step()
+                self.gradient_steps += 1
+        return float(torch.stack(norms).mean())
 
     # What a critic adds
+
+    _has_critic = False
 
     def _make_critic(self) -> None:
         """No critic."""

@@ -109,10 +109,12 @@ def evaluate(
     first_seed: int = EVALUATION_SEED,
     batch: int = BATCH,
     env_kwargs: Mapping[str, Any] | None = None,
+    seat: int | None = None,
 ) -> Evaluation:
     """Run one episode a seed and sum its rewards.
 
-    With several learners in a market the policy acts on every seat, and what counts is each learner's first fund.
+    With several learners in a market the policy acts on every seat, and what counts is each learner's first fund: the
+    mean over them, or that of one seat.
 
     Args:
         policy: has `predict`, like stable-baselines3's, asked for the deterministic action; or is a function from
@@ -123,9 +125,11 @@ def evaluate(
         first_seed: episode i has seed first_seed + i.
         batch: markets side by side; does not change the result.
         env_kwargs: arguments of the environment, `max_episode_steps` among them.
+        seat: the learner that counts, where a market has several; None takes the mean over them.
 
     Raises:
-        ValueError: `episodes` or `batch` is less than 1, or `max_episode_steps` is None: an episode would not end.
+        ValueError: `episodes` or `batch` is less than 1, there is no such `seat`, or `max_episode_steps` is None: an
+            episode would not end.
     """
     if episodes < 1 or batch < 1:
         raise ValueError(f"`episodes` and `batch` must be >= 1, got {episodes} and {batch}")
@@ -153,8 +157,11 @@ def evaluate(
         markets.close()
         parts.append((returns, lengths, ruined, mark_gain))
     series = [np.concatenate(values) for values in zip(*parts, strict=True)]
-    if len(series[0]) > episodes:
-        series = [values.reshape(episodes, -1).mean(axis=1) for values in series]
+    if len(series[0]) > episodes or seat is not None:
+        learners = [values.reshape(episodes, -1) for values in series]
+        if seat is not None and not 0 <= seat < learners[0].shape[1]:
+            raise ValueError(f"`seat` must be one of {learners[0].shape[1]} learners, got {seat}")
+        series = [values.mean(axis=1) if seat is None else values[:, seat] for values in learners]
     returns, lengths, ruined, mark_gain = series
     return Evaluation(
         name=name, first_seed=first_seed, returns=returns, lengths=lengths, ruined=ruined, mark_gain=mark_gain

@@ -50,7 +50,7 @@ def train(plan: TrainingPlan, progress: Progress | None = None) -> TrainingResul
         agent.load_state_dict(torch.load(found / _AGENT_FILE, weights_only=True))
         curve.read(found / _PROGRESS_FILE)
     each = agent.env_steps_per_update
-    env_steps = agent.gradient_steps * each
+    env_steps = agent.updates * each
     next_checkpoint = env_steps + plan.checkpoint_every
     writer = _writer(plan)
     curve.start()
@@ -108,7 +108,6 @@ def _writer(plan: TrainingPlan) -> SummaryWriter:
 def _log(writer: SummaryWriter, update: Update, env_steps: int, months: int, seconds: float) -> None:
     values = {
         "rollout/mean_return": months * update.reward,
-        "train/objective": update.objective,
         "train/gradient_norm": update.gradient_norm,
         "time/seconds": seconds,
     }

@@ -57,6 +57,7 @@ class ShortHorizonActorCritic(AnalyticPolicyGradient):
     """The agent with a critic; arguments as in `AnalyticPolicyGradient`."""
 
     settings: ActorCriticSettings
+    _has_critic = True
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a continued run needs, as tensors, numbers and strings."""

@@ -21,8 +21,8 @@ ALGORITHMS = SB3_ALGORITHMS + GRADIENT_ALGORITHMS
 """Names that a plan may give."""
 
 DEFAULT_SIZES = {
-    "ppo": (2_000_000, 256), "a2c": (2_000_000, 256), "sac": (500_000, 256), "td3": (500_000, 256),
-    "apg": (1_000_000, 64), "shac": (1_000_000, 64),
+    "ppo": (2_000_000, 256), "a2c": (2_000_000, 256), "sac": (300_000, 256), "td3": (300_000, 256),
+    "apg": (200_000, 16), "shac": (200_000, 16),
 }  # fmt: skip
 """Environment steps and markets side by side of a plan that does not say."""
 

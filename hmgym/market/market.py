@@ -18,6 +18,7 @@ from hmgym.investors.sentiment import next_sentiment
 from hmgym.investors.trend_follower import next_trend
 from hmgym.market.config import MarketConfig
 from hmgym.market.fundamentals import Fundamentals
+from hmgym.market.inference import NewsPosterior
 from hmgym.market.initial import initial_state
 from hmgym.market.replacement import replace_ruined
 from hmgym.market.settlement import Settlement, settle
@@ -57,6 +58,7 @@ class Market:
         self.config = config = MarketConfig() if config is None else config
         self.device = torch.device(device)
         self.fundamentals = Fundamentals(config, self.device)
+        self.news_posterior = NewsPosterior(config, self.fundamentals)
         self.population = Population(
             config.population,
             n_investors=config.n_investors,
@@ -124,6 +126,21 @@ class Market:
         """
         not_drawn = state.cash.new_zeros(*state.cash.shape, TRAIT_DRAWS)
         return replace_ruined(self.population, state, not_drawn)[0]
+
+    def imagine(self, state: MarketState, uniforms: Tensor) -> MarketState:
+        """The state with `next_news`, `block_row` and `block_left` drawn from what signal and regime tell of them.
+
+        The state's own are not read: two states that differ in these alone give the same.
+
+        Args:
+            state: the markets.
+            uniforms: shape (E, `news_posterior.draws`), float64, each in [0, 1).
+
+        Raises:
+            ValueError: `uniforms` are others.
+        """
+        news, row, left = self.news_posterior.draw(state.signal, state.regime, uniforms)
+        return replace(state, next_news=news, block_row=row, block_left=left)
 
     # One period
 

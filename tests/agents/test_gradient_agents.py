@@ -10,7 +10,7 @@ import torch
 from torch.func import functional_call
 
 from hmgym.agents import evaluate
-from hmgym.agents.analytic_policy_gradient import AnalyticPolicyGradient, WindowSettings
+from hmgym.agents.analytic_policy_gradient import AnalyticPolicyGradient, Trace, WindowSettings
 from hmgym.agents.differentiable import DifferentiableMarkets
 from hmgym.agents.gradient_training import load_policy, train
 from hmgym.agents.networks import Normalizer, SquashedGaussianPolicy
@@ -45,7 +45,7 @@ def test_markets_are_those_of_the_vector_environment(env_id: str, n_learners: in
 @pytest.mark.parametrize("smoothing", [0.0, 1e-3])
 @pytest.mark.parametrize("env_id", [LEVERAGE, BELIEFS])
 def test_gradient_of_a_year_agrees_with_central_differences(env_id: str, smoothing: float) -> None:
-    """Along the gradient and along random directions of the policy's parameters, feedback through observations included.
+    """Along the gradient and along random directions of the policy's parameters, feedback included.
 
     Away from kinks: a difference across one is not a derivative, so the exact one is checked at steps small enough to
     stay on one side and the median over directions and seeds is compared.
@@ -87,22 +87,47 @@ def test_gradient_of_a_year_agrees_with_central_differences(env_id: str, smoothi
     assert max(errors) < 1e-4, errors
 
 
-def test_independent_learners_ascend_their_own_return_only() -> None:
-    """Each seat's gradient is that of its own return in its own parameters, whatever the other's return does."""
+@pytest.mark.parametrize("feedback", [True, False])
+def test_one_step_is_the_policy_gradient_of_each_learner_s_own_return(feedback: bool) -> None:
+    """Σ g'π has, at the policy that acted, the gradient of every seat's own return in its own parameters."""
+    settings = WindowSettings(
+        horizon=3, feedback=feedback, surprise_weight=0.0, epochs=1, batches=1, replay=1, max_gradient_norm=1e9
+    )
     markets = DifferentiableMarkets(BELIEFS, 3, seed=1, n_learners=2)
-    agent = AnalyticPolicyGradient(markets, WindowSettings(horizon=3, max_gradient_norm=1e9), 0)
+    agent = AnalyticPolicyGradient(markets, settings, 0)
+    agent._has_critic = True  # so that the last month counts
     stored = agent.state_dict()
-    copies = [{name: value.detach().clone().requires_grad_() for name, value in agent.policy.named_parameters()}
-              for _ in range(2)]  # fmt: skip
+    copies = [
+        {name: value.detach().clone().requires_grad_() for name, value in agent.policy.named_parameters()}
+        for _ in range(2)
+    ]
     returns, _ = agent.window(copies)
     expected = [torch.zeros_like(value) for value in copies[0].values()]
     for seat in range(2):
-        own = torch.autograd.grad(-returns[:, seat].mean() / 3, list(copies[seat].values()), retain_graph=seat == 0)
-        expected = [sum_ + 0.5 * gradient for sum_, gradient in zip(expected, own, strict=True)]
+        own = torch.autograd.grad(-returns[:, seat].sum() / 18, list(copies[seat].values()), retain_graph=seat == 0)
+        expected = [total + gradient for total, gradient in zip(expected, own, strict=True)]
     agent.load_state_dict(stored)
     agent.update(0.0)
     for parameter, wanted in zip(agent.policy.parameters(), expected, strict=True):
-        torch.testing.assert_close(parameter.grad, wanted, rtol=1e-12, atol=1e-15)
+        torch.testing.assert_close(parameter.grad, wanted, rtol=1e-10, atol=1e-15)
+
+
+def test_surprise_has_mean_zero_and_explains_the_return() -> None:
+    """What is subtracted does not move the mean, and takes out most of the variance."""
+    markets = DifferentiableMarkets(LEVERAGE, 256, seed=1)
+    agent = AnalyticPolicyGradient(markets, WindowSettings(horizon=2), 0)
+    frozen = {name: value.detach() for name, value in agent.policy.named_parameters()}
+    surprises, rewards = [], []
+    for _ in range(30):
+        trace = Trace()
+        _, window = agent.window([frozen], trace)
+        alive = ~window.ended[0, :, 0]
+        surprises.append(trace.surprise.detach()[alive, 0])
+        rewards.append(window.rewards[1, alive, 0])
+    surprise, reward = torch.cat(surprises), torch.cat(rewards)
+    error = float(surprise.std()) / len(surprise) ** 0.5
+    assert abs(float(surprise.mean())) < 4.0 * error
+    assert float((reward - 0.9 * surprise).var()) < 0.4 * float(reward.var())
 
 
 def test_trained_seats_and_others() -> None:
@@ -112,7 +137,7 @@ def test_trained_seats_and_others() -> None:
     with pytest.raises(ValueError, match="`learning_seats` must be some of"):
         AnalyticPolicyGradient(markets, WindowSettings(), 0, learning_seats=(2,))
     others = SquashedGaussianPolicy(markets.observation_map.size, markets.action_map.size)
-    agent = AnalyticPolicyGradient(markets, WindowSettings(horizon=2), 0, learning_seats=(1,), others=others)
+    agent = AnalyticPolicyGradient(markets, WindowSettings(horizon=8), 0, learning_seats=(1,), others=others)
     before = [value.clone() for value in others.parameters()]
     update = agent.update(0.0)
     assert update.gradient_norm > 0.0
@@ -125,7 +150,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(algo: str, tmp_path: Path) -> No
         plan = TrainingPlan(
             algo=algo, timesteps=512, num_envs=4, out=tmp_path / folder, resume=resume, checkpoint_every=128,
             curve_episodes=2, env_kwargs={**SMALL, "max_episode_steps": 7},
-            hyperparameters={"horizon": 4, "smoothing": 1e-2, "last_smoothing": 1e-3},
+            hyperparameters={"horizon": 4, "replay": 3, "smoothing": 1e-2, "last_smoothing": 1e-3},
         )  # fmt: skip
         result = train(plan)
         if timesteps < 512:  # as if the run had been cut off after the checkpoint
@@ -158,7 +183,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(algo: str, tmp_path: Path) -> No
 def test_both_agents_learn(agent_type: type[AnalyticPolicyGradient]) -> None:
     markets = DifferentiableMarkets(BELIEFS, 16, seed=3)
     settings = ActorCriticSettings if agent_type is ShortHorizonActorCritic else WindowSettings
-    agent = agent_type(markets, settings(horizon=8, learning_rate=1e-2), 0)
+    agent = agent_type(markets, settings(horizon=8), 0)
 
     def mean_return() -> float:
         return float(evaluate(agent.policy, BELIEFS, episodes=64).returns.mean())
@@ -213,7 +238,7 @@ def test_refuses(tmp_path: Path) -> None:
         DifferentiableMarkets(LEVERAGE, 1, seed=0, reward="excess_return")
     with pytest.raises(ValueError, match="`num_markets` must be >= 1"):
         DifferentiableMarkets(LEVERAGE, 0, seed=0)
-    for field, value in (("horizon", 0), ("discount", 1.5), ("max_gradient_norm", 0.0), ("last_smoothing", 0.1)):
+    for field, value in (("horizon", 0), ("discount", 1.5), ("clip", 0.0), ("epochs", 0), ("last_smoothing", 0.1)):
         with pytest.raises(ValueError, match=f"`{field}`"):
             WindowSettings(**{field: value})
     with pytest.raises(ValueError, match="`critic_epochs`"):

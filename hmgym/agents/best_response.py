@@ -1,0 +1,151 @@
+"""Best response: by how much one learner gains when it alone learns on, found by gradient.
+
+    gain = max_φ E[R_0(π_φ, π, …, π)] − E[R_0(π, π, …, π)]
+
+A policy that every learner of a market plays is an equilibrium among them when nobody gains by deviating. What gradient
+ascent finds is a lower bound of the gain.
+
+    python -m hmgym.agents.best_response --policy runs/shac-leverage-0/checkpoints/200704/policy.pt --n-learners 4
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from hmgym.agents.analytic_policy_gradient import AnalyticPolicyGradient, WindowSettings
+from hmgym.agents.differentiable import DifferentiableMarkets
+from hmgym.agents.evaluation import EPISODES, Estimate, evaluate, paired_difference
+from hmgym.agents.networks import SquashedGaussianPolicy
+from hmgym.agents.policy import Actions, Observations
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestResponse:
+    """What a learner found when it deviated.
+
+    Attributes:
+        policy: its own, the others keep theirs.
+        gain: of its sum of rewards an episode, paired, with a 95 % interval.
+        before: its mean sum of rewards when everybody plays the same policy.
+        env_steps: periods of its training, over all learners of all markets.
+    """
+
+    policy: SquashedGaussianPolicy
+    gain: Estimate
+    before: Estimate
+    env_steps: int
+
+
+class OneDeviates:
+    """Learner 0 of every market plays one policy, the others another.
+
+    Args:
+        deviant: of learner 0.
+        others: of everybody else.
+        n_learners: L.
+    """
+
+    def __init__(self, deviant: SquashedGaussianPolicy, others: SquashedGaussianPolicy, n_learners: int) -> None:
+        self._deviant, self._others, self._n_learners = deviant, others, n_learners
+
+    def __call__(self, observation: Observations) -> Actions:
+        """Actions (E·L, size) for the observations of all learners, market by market."""
+        action, _ = self._others.predict(observation, deterministic=True)
+        action[:: self._n_learners] = self._deviant.predict(observation[:: self._n_learners], deterministic=True)[0]
+        return action
+
+
+def best_response(
+    policy: SquashedGaussianPolicy,
+    env_id: str,
+    *,
+    n_learners: int,
+    timesteps: int = 100_000,
+    num_markets: int = 16,
+    seed: int = 0,
+    episodes: int = EPISODES,
+    settings: WindowSettings | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> BestResponse:
+    """Let learner 0 of every market learn on from the common policy, and compare on the same shocks.
+
+    Args:
+        policy: what all learners play.
+        env_id: a registered id.
+        n_learners: L, learners of a market.
+        timesteps: periods of the deviation's training, over all learners of all markets.
+        num_markets: markets side by side in training.
+        seed: of the training.
+        episodes: of the comparison.
+        settings: how it learns; None takes the defaults of `WindowSettings`.
+        env_kwargs: arguments of the environment.
+        progress: told the periods so far.
+
+    Raises:
+        ValueError: an argument is out of range, or the policy's sizes are not the environment's.
+    """
+    kwargs = {**(env_kwargs or {}), "n_learners": n_learners}
+    markets = DifferentiableMarkets(env_id, num_markets, seed=seed, **kwargs)
+    sizes = markets.observation_map.size, markets.action_map.size
+    own = policy.normalizer.mean.shape[0], policy.action_size
+    if own != sizes:
+        raise ValueError(f"`policy` must be for observations and actions of sizes {sizes}, got {own}")
+    everybody = tuple(range(n_learners))
+    others = None if everybody == (0,) else policy
+    agent = AnalyticPolicyGradient(markets, settings or WindowSettings(), seed, learning_seats=(0,), others=others)
+    agent.policy.load_state_dict(policy.state_dict())
+    env_steps = 0
+    while env_steps < timesteps:
+        agent.update(env_steps / timesteps)
+        env_steps += agent.env_steps_per_update
+        if progress is not None:
+            progress(env_steps)
+    runs = [
+        evaluate(OneDeviates(chosen, policy, n_learners), env_id, episodes=episodes, env_kwargs=kwargs, seat=0)
+        for chosen in (agent.policy, policy)
+    ]
+    return BestResponse(
+        policy=agent.policy, gain=paired_difference(*runs), before=runs[1].result, env_steps=env_steps
+    )  # fmt: skip
+
+
+def main(argv: list[str]) -> int:
+    """Check one policy and say what a deviation gains."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--policy", type=Path, required=True, help="policy.pt of a checkpoint of apg or shac")
+    parser.add_argument("--env", default="hmgym/Leverage-v0", help="id of the environment (default: %(default)s)")
+    parser.add_argument("--n-learners", type=int, default=4, help="learners of every market (default: %(default)s)")
+    parser.add_argument("--timesteps", type=int, default=100_000, help="periods of training (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=EPISODES, help="of the comparison (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the training (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="where to write the deviating policy")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    policy = SquashedGaussianPolicy.load(arguments.policy)
+    with tqdm(total=arguments.timesteps, unit="step", unit_scale=True) as bar:
+        found = best_response(
+            policy, arguments.env, n_learners=arguments.n_learners, timesteps=arguments.timesteps, seed=arguments.seed,
+            episodes=arguments.episodes, progress=lambda steps: bar.update(min(steps, arguments.timesteps) - bar.n),
+        )  # fmt: skip
+    low, high = found.gain.ci95
+    sys.stdout.write(
+        f"{arguments.env}, {arguments.n_learners} learners: {found.before.mean:+.4f} an episode when all play the "
+        f"policy; learner 0 gains {found.gain.mean:+.4f} [{low:+.4f}, {high:+.4f}] by deviating "
+        f"({arguments.episodes} paired episodes, {found.env_steps:,} periods of training)\n"
+    )
+    if arguments.out is not None:
+        found.policy.save(arguments.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,260 @@
+"""Bias and variance of estimates of the gradient of E[return over H months] in the policy's parameters.
+
+    pathwise       ∇ R(φ, ε, ξ), backpropagated through the market, feedback through observations included
+    detached       the same with observations taken as given
+    smoothed       the pathwise one of the smoothed market
+    score          Σ_t ∇ log π(a_t | o_t) (G_t − b_t), G_t the rewards from month t on: no gradient of the market;
+                   b_t is the mean of G_t over the other markets ("score"), or G_t of the same market without
+                   exploration ("score, twin"), which takes out what the market does by itself
+
+All share the exploring policy, its noise ε and the shocks ξ, so that differences are estimated better than the terms.
+The score estimate is unbiased whatever the return looks like; the pathwise one is where returns are continuous.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hmgym.agents.analytic_policy_gradient import WindowSettings
+from hmgym.agents.evaluation import Estimate, estimate
+from hmgym.agents.networks import SquashedGaussianPolicy
+from hmgym.analysis.gradients.reporting import counted, format_table, new_figure, title
+from hmgym.analysis.gradients.rollouts import MakeMarkets, OwnParameters, parameters_of
+
+_EXACT = "pathwise"
+_RESOLVED = 2.0  # times the variance of its mean that a squared length must be, to be divided by
+_TINY = 1e-300
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimatorSettings:
+    """What is estimated.
+
+    Attributes:
+        months: H.
+        smoothing: of the smoothed estimates.
+        samples: markets an estimate is averaged over; a quarter more choose the direction that biases are measured
+            along.
+        deviation: σ of the exploring policy, before tanh.
+        seed: of everything.
+    """
+
+    months: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    smoothing: tuple[float, ...] = (1e-4, 1e-3, 1e-2)
+    samples: int = 512
+    deviation: float = 0.3
+    seed: int = 0
+
+
+class _Moments:
+    """Running mean and variance of rows (E, P), and the rows' components along one direction."""
+
+    def __init__(self, direction: Tensor) -> None:
+        self._direction = direction
+        self._count, self._sum, self._square = 0, torch.zeros_like(direction), 0.0
+        self._along: list[Tensor] = []
+
+    def add(self, rows: Tensor) -> None:
+        self._count += len(rows)
+        self._sum += rows.sum(0)
+        self._square += float((rows * rows).sum())
+        self._along.append(rows @ self._direction)
+
+    @property
+    def count(self) -> int:
+        """Rows so far."""
+        return self._count
+
+    @property
+    def mean(self) -> Tensor:
+        return self._sum / self._count
+
+    @property
+    def variance(self) -> float:
+        """Trace of the covariance of a row."""
+        return max(self._square / self._count - float(self.mean @ self.mean), 0.0) * self._count / (self._count - 1)
+
+    @property
+    def squared_length(self) -> float:
+        """Squared length of the expected row, without the part that is noise of the mean."""
+        return float(self.mean @ self.mean) - self.variance / self._count
+
+    def along(self) -> Estimate:
+        """Expected component along the direction, with its interval."""
+        return estimate(torch.cat(self._along).numpy())
+
+
+def measure(
+    make: MakeMarkets, policy: SquashedGaussianPolicy, settings: EstimatorSettings, label: str
+) -> dict[str, Any]:
+    """Every estimate's variance and its bias against the exact pathwise one, by H, ready for JSON.
+
+    Args:
+        make: from a seed and the smoothing to markets at their start.
+        policy: whose gradient is estimated, at its own parameters.
+        settings: horizons, sample sizes.
+        label: of the progress bar.
+    """
+    rows = []
+    for months in counted(settings.months, label):
+        rows += _at(make, policy, settings, months)
+    return {"settings": asdict(settings), "rows": rows}
+
+
+def _at(
+    make: MakeMarkets, policy: SquashedGaussianPolicy, settings: EstimatorSettings, months: int
+) -> list[dict[str, Any]]:
+    size = make(0, 0.0).num_markets
+    batches = max(2, round(settings.samples / size))
+    pilots = max(1, batches // 4)
+    pilot = sum(_pathwise(make, policy, settings, months, number).sum(0) for number in range(batches, batches + pilots))
+    assert isinstance(pilot, Tensor)
+    direction = pilot / pilot.norm().clamp(min=_TINY)
+    moments: dict[str, _Moments] = {}
+    gaps: dict[str, _Moments] = {}
+    ruins = 0.0
+    for number in range(batches):
+        estimates, ruined = _estimates(make, policy, settings, months, number)
+        ruins += ruined / batches
+        for name, rows in estimates.items():
+            moments.setdefault(name, _Moments(direction)).add(rows)
+            gaps.setdefault(name, _Moments(direction)).add(rows - estimates[_EXACT])
+    exact = moments[_EXACT]
+    length, along = exact.squared_length, exact.along().mean
+    resolved = length > _RESOLVED * exact.variance / exact.count and along > 0.0
+    found = []
+    for name, own in moments.items():
+        gap = gaps[name].along()
+        relative = gap.ci95[1] - gap.mean
+        found.append(
+            {
+                "months": months, "estimator": name, "samples": gap.count, "variance": own.variance,
+                "variance_over_pathwise": own.variance / max(exact.variance, _TINY),
+                "bias_over_noise": gap.mean / math.sqrt(max(exact.variance, _TINY)),
+                "squared_length": own.squared_length, "along": own.along().mean, "bias": gap.mean,
+                "bias_ci95": gap.ci95, "standard_errors": 1.96 * gap.mean / max(relative, _TINY),
+                "resolved": resolved, "relative_bias": gap.mean / along if resolved else None,
+                "relative_bias_ci95": [end / along for end in gap.ci95] if resolved else None,
+                "noise_over_gradient": math.sqrt(own.variance / length) if resolved else None,
+                "relative_bias_length": math.sqrt(max(gaps[name].squared_length, 0.0) / length) if resolved else None,
+                "ruins_a_market_month": ruins,
+            }
+        )  # fmt: skip
+    return found
+
+
+def _window(settings: EstimatorSettings, months: int, **changes: Any) -> WindowSettings:
+    return WindowSettings(**{"horizon": months, "deviation": settings.deviation, "feedback": True, **changes})
+
+
+def _seed(settings: EstimatorSettings, months: int, number: int) -> int:
+    return int(np.random.SeedSequence([settings.seed, months, number]).generate_state(1)[0])
+
+
+def _pathwise(
+    make: MakeMarkets, policy: SquashedGaussianPolicy, settings: EstimatorSettings, months: int, number: int,
+    **changes: Any,
+) -> Tensor:  # fmt: skip
+    """Gradients (E, P) of each market's return."""
+    seed, window = _seed(settings, months, number), _window(settings, months, **changes)
+    agent = OwnParameters(make(seed, window.smoothing), policy, window, seed)
+    leaf = parameters_of(policy, agent.markets.num_markets).requires_grad_()
+    return torch.autograd.grad(agent.sample(leaf).returns.sum(), leaf)[0]
+
+
+def _estimates(
+    make: MakeMarkets, policy: SquashedGaussianPolicy, settings: EstimatorSettings, months: int, number: int
+) -> tuple[dict[str, Tensor], float]:
+    """Every estimate, one row (E, P) a market, of one batch; and ruins a market and month."""
+    seed = _seed(settings, months, number)
+    agent = OwnParameters(make(seed, 0.0), policy, _window(settings, months), seed)
+    leaf = parameters_of(policy, agent.markets.num_markets).requires_grad_()
+    sample = agent.sample(leaf)
+    (exact,) = torch.autograd.grad(sample.returns.sum(), leaf, retain_graph=True)
+    twin = OwnParameters(make(seed, 0.0), policy, _window(settings, months, deviation=0.0), seed)
+    with torch.no_grad():
+        alone = _to_go(twin.sample(leaf.detach()).rewards)
+    to_go = _to_go(sample.rewards)
+    others = (to_go.sum(1, keepdim=True) - to_go) / (to_go.shape[1] - 1)
+
+    def score(baseline: Tensor) -> Tensor:
+        weighted = (sample.log_likelihoods * (to_go - baseline)).sum()
+        return torch.autograd.grad(weighted, leaf, retain_graph=True)[0]
+
+    estimates = {_EXACT: exact, "detached": _pathwise(make, policy, settings, months, number, feedback=False)}
+    for tau in settings.smoothing:
+        estimates[f"smoothed {tau:g}"] = _pathwise(make, policy, settings, months, number, smoothing=tau)
+    estimates |= {"score": score(others), "score, twin": score(alone)}
+    return estimates, float(sample.ruined.double().sum(-1).mean())
+
+
+def _to_go(rewards: Tensor) -> Tensor:
+    """Rewards (H, E) from each month on."""
+    return rewards.flip(0).cumsum(0).flip(0)
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """One line a horizon and estimator."""
+    header = [
+        "environment", "policy", "months", "estimator", "variance / pathwise", "noise / gradient",
+        "bias along gradient", "95 %", "bias / noise", "standard errors",
+    ]  # fmt: skip
+    lines = []
+    for result in results:
+        for row in result["rows"]:
+            shown = ["-"] * 3
+            if row["resolved"]:
+                low, high = row["relative_bias_ci95"]
+                noise, bias = row["noise_over_gradient"], row["relative_bias"]
+                shown = [f"{noise:.1f}", f"{bias:+.4f}", f"{low:+.4f} to {high:+.4f}"]
+            lines.append(
+                [
+                    title(result["env_id"]), result["policy"], str(row["months"]), row["estimator"],
+                    f"{row['variance_over_pathwise']:.3g}", *shown, f"{row['bias_over_noise']:+.4f}",
+                    f"{row['standard_errors']:+.1f}",
+                ]
+            )  # fmt: skip
+    return format_table(header, lines)
+
+
+def plot(results: list[dict[str, Any]], path: Any) -> None:
+    """Per environment and policy: variance of one sample, and bias along the gradient, against the horizon."""
+    figure = new_figure(4.2 * len(results), 7.0)
+    grid = figure.subplots(2, len(results), squeeze=False, sharex=True)
+    for column, result in enumerate(results):
+        upper, lower = grid[0][column], grid[1][column]
+        names = list(dict.fromkeys(row["estimator"] for row in result["rows"]))
+        for number, name in enumerate(names):
+            rows = [row for row in result["rows"] if row["estimator"] == name]
+            months = np.array([row["months"] for row in rows])
+            if not name.startswith("smoothed"):
+                upper.loglog(months, [row["variance"] for row in rows], "o-", ms=3.0, color=f"C{number}", label=name)
+            rows = [row for row in rows if row["resolved"]]
+            if name in (_EXACT, "score") or not rows:
+                continue
+            months = np.array([row["months"] for row in rows])
+            middle = np.array([row["relative_bias"] for row in rows])
+            ends = np.array([row["relative_bias_ci95"] for row in rows])
+            lower.errorbar(
+                months * 1.04 ** (number - 0.5 * len(names)), middle, np.abs(ends.T - middle), fmt="o-", ms=3.0, lw=0.8,
+                capsize=2.0, color=f"C{number}", label=name,
+            )  # fmt: skip
+        exact = [row for row in result["rows"] if row["estimator"] == _EXACT]
+        length = [max(row["squared_length"], 0.0) for row in exact]
+        upper.loglog([row["months"] for row in exact], length, "k:", label="squared length of the gradient")
+        upper.set(title=f"{title(result['env_id'])}, {result['policy']}")
+        lower.axhline(0.0, color="grey", lw=0.8)
+        lower.set_yscale("symlog", linthresh=0.1)
+        lower.set(xlabel="months", xscale="log")
+    grid[0][0].set_ylabel("variance of one sample")
+    grid[1][0].set_ylabel("bias along the gradient, over its length")
+    grid[0][0].legend(fontsize=7)
+    if grid[1][0].get_legend_handles_labels()[0]:
+        grid[1][0].legend(fontsize=7)
+    figure.savefig(path, dpi=150)
