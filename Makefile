@@ -40,10 +40,10 @@ bench: $(BENCH_STAMP) ## Measure clearing, environment steps and PPO frames a se
 stress: $(STAMP) ## Clear 10^6 random markets and run 10^5 steps of the economy; counts failures.
 	$(BIN)/python -m benchmarks.stress $(ARGS)
 
-results: $(STAMP) ## Train PPO with five seeds on two environments and measure plausibility; resumable (about an hour).
+results: $(STAMP) ## Train and compare all agents, five seeds each, and measure plausibility; resumable (about an hour).
 	$(BIN)/python -m hmgym.analysis.plausibility --seeds 200 --out benchmarks/results/plausibility.json \
 	  --figure docs/images/plausibility.png
-	$(BIN)/python -m benchmarks.training $(ARGS)
+	$(BIN)/python -m benchmarks.agents $(ARGS)
 
 lint: $(STAMP) ## Check style (ruff) and types (mypy, strict).
 	$(BIN)/ruff check .

@@ -7,18 +7,16 @@ writes report.json, figures, checkpoints and TensorBoard logs to the folder of -
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from hmgym.agents import choose_best_constant, evaluate, evaluate_baselines
+from hmgym.agents.arguments import parse_arguments
 from hmgym.agents.evaluation import EVALUATION_SEED
 from hmgym.agents.progress import ProgressBar
 from hmgym.agents.report import (
@@ -52,8 +50,8 @@ class Arguments:
     """folder of everything written; default runs/ALGO-ENV-SEED"""
     resume: bool = False
     """go on from the newest checkpoint in the folder"""
-    checkpoint_every: int = TrainingPlan.checkpoint_every
-    """environment steps between checkpoints"""
+    checkpoint_every: int | None = None
+    """environment steps between checkpoints; default a quarter of the run"""
     curve_episodes: int = TrainingPlan.curve_episodes
     """episodes that every point of the learning curve is measured on, outside the clock; 0 measures none"""
     episodes: int = 2048
@@ -70,29 +68,9 @@ class Arguments:
     """name of the reward"""
 
 
-_KINDS: dict[str, Any] = {"out": Path, "n_assets": int, "n_investors": int, "timesteps": int, "num_envs": int}
-
-
-def parse(argv: list[str]) -> Arguments:
-    """Arguments from a command line; every field is an option."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    described = _field_texts(Arguments)
-    for field in dataclasses.fields(Arguments):
-        option = "--" + field.name.replace("_", "-")
-        text = f"{described[field.name]} (default: {field.default})"
-        if field.name == "resume":
-            parser.add_argument(option, action="store_true", help=described[field.name])
-        elif field.name == "algo":
-            parser.add_argument(option, choices=sorted(ALGORITHMS), default=field.default, help=text)
-        else:
-            kind: Any = _KINDS.get(field.name, type(field.default))
-            parser.add_argument(option, type=kind, default=field.default, help=text)
-    return Arguments(**vars(parser.parse_args(argv)))
-
-
 def main(argv: list[str]) -> int:
     """Train, evaluate, report."""
-    arguments = parse(argv)
+    arguments = parse_arguments(Arguments, argv, __doc__, choices={"algo": ALGORITHMS})
     name = arguments.env.split("/")[-1].removesuffix("-v0").lower()
     out = arguments.out or Path("runs") / f"{arguments.algo}-{name}-{arguments.seed}"
     env_kwargs = {
@@ -160,20 +138,6 @@ def main(argv: list[str]) -> int:
         "and learning_curve.png, episode.png, plausibility.png beside it"
     )
     return 0
-
-
-def _field_texts(cls: type) -> dict[str, str]:
-    """The string that stands under each field of a dataclass."""
-    import ast
-    import inspect
-
-    body = ast.parse(inspect.getsource(cls)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    texts: dict[str, str] = {}
-    for node, after in zip(body.body, body.body[1:], strict=False):
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(after, ast.Expr):
-            texts[node.target.id] = str(ast.literal_eval(after.value))
-    return texts
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python examples/cleanrl_ppo.py --num-envs 256 --total-timesteps 2000000
 
-The whole algorithm stands below; only the command line and the comparison at the end come from `harness.py`.
+The whole algorithm stands below; only the command line and the comparison at the end are the library's.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
-from harness import compare, parse
+from harness import compare
 from torch import Tensor, nn
 from torch.distributions import Normal
 from tqdm import trange
 
 import hmgym  # noqa: F401  (registers the ids)
+from hmgym.agents.arguments import parse_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +213,7 @@ def _update(agent: Agent, optimizer: torch.optim.Optimizer, batch: list[Tensor],
 
 def main(argv: list[str]) -> int:
     """Train, then compare with constants on the same shocks."""
-    args = parse(Arguments, argv, __doc__)
+    args = parse_arguments(Arguments, argv, __doc__)
     # The networks are small: a second thread of torch would only keep busy a core that clearing can use.
     torch.set_num_threads(1)
     agent, env_steps, seconds = train(args)

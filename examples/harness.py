@@ -1,39 +1,13 @@
-"""What the examples share and no library of learners brings: a command line from a dataclass, and the comparison."""
+"""What the examples share and no library of learners brings: the comparison."""
 
 from __future__ import annotations
 
-import argparse
-import ast
-import dataclasses
-import inspect
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from tqdm import tqdm
 
 from hmgym.agents import ConstantChoice, Policy, choose_best_constant, evaluate, evaluate_baselines
 from hmgym.agents.report import build_report, comparison_table
-
-ArgumentsT = TypeVar("ArgumentsT")
-
-
-def parse(cls: type[ArgumentsT], argv: Sequence[str], description: str | None) -> ArgumentsT:
-    """An instance of a dataclass from a command line: every field is an option, the string under it its help."""
-    assert dataclasses.is_dataclass(cls)
-    body = ast.parse(inspect.getsource(cls)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    texts = {
-        node.target.id: str(ast.literal_eval(after.value))
-        for node, after in zip(body.body, body.body[1:], strict=False)
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(after, ast.Expr)
-    }
-    parser = argparse.ArgumentParser(description=(description or "").split("\n\n")[0])
-    for field in dataclasses.fields(cls):
-        parser.add_argument(
-            "--" + field.name.replace("_", "-"), type=type(field.default), default=field.default,
-            help=f"{texts[field.name]} (default: {field.default!r})",
-        )  # fmt: skip
-    return cls(**vars(parser.parse_args(argv)))
 
 
 def choose_constant(env_id: str, *, screening_episodes: int, episodes: int) -> ConstantChoice:

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 import ray
 import torch
-from harness import choose_constant, compare, parse
+from harness import choose_constant, compare
 from ray.job_submission import JobStatus, JobSubmissionClient
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.columns import Columns
@@ -40,6 +40,7 @@ from tqdm import tqdm
 
 import hmgym
 from hmgym.agents import evaluate_baselines, over_training_seeds
+from hmgym.agents.arguments import parse_arguments
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = "result of one run: "
@@ -276,7 +277,7 @@ def start_ray(args: Arguments, include_dashboard: bool) -> Any:
 
 def main(argv: list[str]) -> int:
     """Train one seed or several."""
-    args = parse(Arguments, argv, __doc__)
+    args = parse_arguments(Arguments, argv, __doc__)
     logging.getLogger("ray").setLevel(logging.ERROR)
     if args.sweep == 1 or args.sweep < 0:
         raise ValueError(f"`--sweep` must be 0 (no sweep) or at least 2 seeds, got {args.sweep}")

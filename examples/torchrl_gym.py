@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
-from harness import compare, parse
+from harness import compare
 from tensordict.nn import AddStateIndependentNormalScale, TensorDictModule
 from torch import nn
 from torchrl.collectors import Collector
@@ -28,6 +28,7 @@ from torchrl.objectives.value import GAE
 from tqdm import tqdm
 
 import hmgym  # noqa: F401  (registers the ids)
+from hmgym.agents.arguments import parse_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +138,7 @@ def train(args: Arguments) -> tuple[MeanPolicy, int, float]:
 
 def main(argv: list[str]) -> int:
     """Train, then compare with constants on the same shocks."""
-    args = parse(Arguments, argv, __doc__)
+    args = parse_arguments(Arguments, argv, __doc__)
     # The networks are small: a second thread of torch would only keep busy a core that clearing can use.
     torch.set_num_threads(1)
     policy, env_steps, seconds = train(args)

@@ -51,7 +51,7 @@ def train(plan: TrainingPlan, progress: Progress | None = None) -> TrainingResul
         curve.read(found / _PROGRESS_FILE)
     each = agent.env_steps_per_update
     env_steps = agent.updates * each
-    next_checkpoint = env_steps + plan.checkpoint_every
+    next_checkpoint = env_steps + plan.checkpoint_steps
     writer = _writer(plan)
     curve.start()
     while env_steps < plan.total_steps:
@@ -63,7 +63,7 @@ def train(plan: TrainingPlan, progress: Progress | None = None) -> TrainingResul
         if progress is not None:
             progress(env_steps, months * update.reward)
         if env_steps >= next_checkpoint and env_steps < plan.total_steps:
-            next_checkpoint = env_steps + plan.checkpoint_every
+            next_checkpoint = env_steps + plan.checkpoint_steps
             _save(plan.out, agent, curve, env_steps)
     curve.measure(agent.policy, env_steps, agent.gradient_steps, last=True)
     curve.pause()

@@ -47,7 +47,7 @@ class TrainingPlan:
         seed: of the markets and of the learner.
         out: folder of checkpoints and TensorBoard logs.
         resume: go on from the newest checkpoint in `out`, if there is one.
-        checkpoint_every: periods between checkpoints.
+        checkpoint_every: periods between checkpoints; None takes a quarter of the run.
         curve_episodes: episodes that every point of the learning curve is measured on; 0 measures none.
         env_kwargs: arguments of the environment; with ``n_learners`` all learners of a market share the policy.
         hyperparameters: changes to the algorithm's own.
@@ -60,7 +60,7 @@ class TrainingPlan:
     seed: int = 0
     out: Path = Path("runs/ppo")
     resume: bool = False
-    checkpoint_every: int = 1_000_000
+    checkpoint_every: int | None = None
     curve_episodes: int = 256
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
@@ -84,6 +84,11 @@ class TrainingPlan:
     def num_markets(self) -> int:
         """Markets side by side."""
         return DEFAULT_SIZES[self.algo][1] if self.num_envs is None else self.num_envs
+
+    @property
+    def checkpoint_steps(self) -> int:
+        """Periods between checkpoints."""
+        return max(1, self.total_steps // 4) if self.checkpoint_every is None else self.checkpoint_every
 
     @property
     def market_seed(self) -> int:

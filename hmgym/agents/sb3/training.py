@@ -126,7 +126,7 @@ class TrainingRecorder(BaseCallback):
         self._next_checkpoint = 0
 
     def _on_training_start(self) -> None:
-        self._next_checkpoint = self.num_timesteps + self._plan.checkpoint_every
+        self._next_checkpoint = self.num_timesteps + self._plan.checkpoint_steps
         self._curve.start()
 
     def _on_step(self) -> bool:
@@ -139,7 +139,7 @@ class TrainingRecorder(BaseCallback):
             recent = [episode["r"] for episode in self.model.ep_info_buffer or []]
             self._progress(self.num_timesteps, float(np.mean(recent)) if recent else math.nan)
         if self.num_timesteps >= self._next_checkpoint:
-            self._next_checkpoint = self.num_timesteps + self._plan.checkpoint_every
+            self._next_checkpoint = self.num_timesteps + self._plan.checkpoint_steps
             self._save()
 
     def _on_training_end(self) -> None:
