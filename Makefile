@@ -44,6 +44,7 @@ results: $(STAMP) ## Train and compare all agents, five seeds each, and measure 
 	$(BIN)/python -m hmgym.analysis.plausibility --seeds 200 --out benchmarks/results/plausibility.json \
 	  --figure docs/images/plausibility.png
 	$(BIN)/python -m benchmarks.agents $(ARGS)
+	$(BIN)/python -m benchmarks.learners
 
 lint: $(STAMP) ## Check style (ruff) and types (mypy, strict).
 	$(BIN)/ruff check .

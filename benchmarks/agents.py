@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 ENVIRONMENTS = ("hmgym/Leverage-v0", "hmgym/Beliefs-v0")
 TRAINED = ("ppo", "sac", "apg", "shac")
 PLANNERS: dict[str, Callable[[str], Any]] = {"myopic": MyopicPolicy, "planner": PlannerPolicy}
-PLANNED_EPISODES = 256  # a planner takes seconds an episode
+PLANNED_EPISODES = 256  # a planner takes a second an episode; not the first, which its settings were chosen on
 _RESAMPLES = 10_000
 
 
@@ -62,7 +62,10 @@ def evaluate_untrained(env_id: str, name: str, out: Path, episodes: int) -> None
     """Evaluate random actions and the best constant, or a planner."""
     if name in PLANNERS:
         policy = PLANNERS[name](env_id)
-        run = evaluate(policy, env_id, name=name, episodes=PLANNED_EPISODES, batch=PLANNED_EPISODES)
+        run = evaluate(
+            policy, env_id, name=name, episodes=PLANNED_EPISODES, batch=PLANNED_EPISODES,
+            first_seed=EVALUATION_SEED + PLANNED_EPISODES,
+        )  # fmt: skip
         runs, extra = {name: run}, {"imagined_steps": policy.imagined_steps}
     else:
         choice = choose_best_constant(env_id)

@@ -123,7 +123,7 @@ def evaluate(
         name: of the policy, for tables.
         episodes: number of seeds.
         first_seed: episode i has seed first_seed + i.
-        batch: markets side by side; does not change the result.
+        batch: markets side by side; changes the result of no policy but one that draws for all of them together.
         env_kwargs: arguments of the environment, `max_episode_steps` among them.
         seat: the learner that counts, where a market has several; None takes the mean over them.
 
