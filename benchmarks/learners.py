@@ -73,7 +73,7 @@ def main() -> None:
             runs=arguments.runs,
             episodes=arguments.episodes,
             timesteps=arguments.timesteps,
-        )  # fmt: skip
+        )
         for env_id in arguments.env
     }
     rows: list[tuple[str, ...]] = [("environment", "PPO", "SHAC", "gain of one that deviates from SHAC's", "95 %")]
