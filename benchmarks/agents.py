@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -61,12 +62,18 @@ def train_one(env_id: str, algo: str, seed: int, out: Path, episodes: int) -> No
 def evaluate_untrained(env_id: str, name: str, out: Path, episodes: int) -> None:
     """Evaluate random actions and the best constant, or a planner."""
     if name in PLANNERS:
-        policy = PLANNERS[name](env_id)
+        policy, begin = PLANNERS[name](env_id), time.perf_counter()
         run = evaluate(
             policy, env_id, name=name, episodes=PLANNED_EPISODES, batch=PLANNED_EPISODES,
             first_seed=EVALUATION_SEED + PLANNED_EPISODES,
         )  # fmt: skip
-        runs, extra = {name: run}, {"imagined_steps": policy.imagined_steps}
+        runs, extra = (
+            {name: run},
+            {
+                "imagined_steps": policy.imagined_steps,
+                "seconds": round(time.perf_counter() - begin, 1),
+            },
+        )
     else:
         choice = choose_best_constant(env_id)
         runs = evaluate_baselines(env_id, episodes=episodes, choice=choice)
@@ -83,7 +90,7 @@ def evaluate_untrained(env_id: str, name: str, out: Path, episodes: int) -> None
 
 
 def run_all(runs: Path, seeds: range, workers: int, episodes: int) -> None:
-    """Every job that has no ``run.json`` yet, ``workers`` at a time, one thread each, in processes of their own."""
+    """Every job that has no ``run.json`` yet, ``workers`` processes at a time, a torch thread each."""
     jobs = [(env_id, "baselines", 0) for env_id in ENVIRONMENTS]
     jobs += [(env_id, algo, seed) for algo in TRAINED for seed in seeds for env_id in ENVIRONMENTS]
     jobs += [(env_id, name, 0) for name in PLANNERS for env_id in ENVIRONMENTS]
@@ -146,7 +153,10 @@ def gather(runs: Path, seeds: range) -> dict[str, Any]:
         }
         for algo, found in trained.items():
             for seed, run in zip(seeds, found, strict=True):
-                if run["hyperparameters"] != found[0]["hyperparameters"]:
+                plan = TrainingPlan(algo=algo)
+                wanted = json.loads(json.dumps(hyperparameters_of(plan)))
+                same = run["hyperparameters"] == wanted and run["num_envs"] == plan.num_markets
+                if not same or not 0 <= run["env_steps"] - plan.total_steps < 0.02 * plan.total_steps:
                     raise ValueError(f"{folder(runs, env_id, algo, seed)} was trained with other settings: remove it")
         target = float(np.mean([run["curve"][-1]["mean_return"] for run in trained["ppo"]]))
         against = bootstrap([run["mean"] for run in trained["ppo"]], seed=1)
@@ -154,7 +164,8 @@ def gather(runs: Path, seeds: range) -> dict[str, Any]:
         for name in ("baselines", *PLANNERS):
             found = json.loads((folder(runs, env_id, name, 0) / "run.json").read_text())
             for key, policy in found["policies"].items():
-                table[key] = {**policy, **{extra: found[extra] for extra in found if extra != "policies"}}
+                extras = {extra: found[extra] for extra in found if extra != "policies"}
+                table[key] = {**policy, **(extras if key in ("best_constant", *PLANNERS) else {})}
         for algo, found in trained.items():
             means = [run["mean"] for run in found]
             resampled = bootstrap(means)
@@ -205,11 +216,17 @@ def show(gathered: dict[str, Any]) -> None:
                 (
                     name, f"{agent['interquartile_mean']:.3f}", f"[{low:.3f}, {high:.3f}]",
                     "" if name == "ppo" else ahead, f"{agent['env_steps']:,}",
-                    f"{agent['reached_target']}/{found['seeds']}", f"{np.median(steps):,.0f}" if steps else "never",
-                    f"{np.median(seconds):.1f}" if steps else "never",
+                    f"{agent['reached_target']}/{found['seeds']}", _median(steps, found["seeds"], ",.0f"),
+                    _median(seconds, found["seeds"], ".1f"),
                 )
             )  # fmt: skip
         print_table(f"{env_id}: PPO's final return is {found['target']:.3f} on the episodes of the curves", rows)
+
+
+def _median(reached: list[float], seeds: int, form: str) -> str:
+    """Median over all seeds, of which those that did not get there count as infinite."""
+    median = float(np.median([*reached, *[np.inf] * (seeds - len(reached))]))
+    return "never" if np.isinf(median) else format(median, form)
 
 
 def draw(gathered: dict[str, Any], path: Path) -> None:

@@ -8,9 +8,10 @@ taken on it, over the last windows, as long as the policy stays near where the g
 dear part, the network is not. With several learners in a market they share φ and each ascends its own return with
 respect to its own actions: the others are part of its market.
 
-Noise that is known to be noise is taken out: a month's return is mostly next month's news, of which nobody can know
-more than its posterior mean given the signal. The part beyond it, times what the learner holds, has mean zero whatever
-the learner does, and is subtracted as a control variate.
+Noise that is known to be noise is taken out: a month's return is mostly next month's news, of which the signal tells
+the posterior mean. The part beyond it, times what the learner holds, is subtracted as a control variate. It has mean
+zero whatever the learner does where months are independent (Gaussian fundamentals); bootstrapped ones carry a little
+from one month to the next, and the policy is not paid for using that (docs/decisions.md has figures).
 
 Source: Freeman et al. (2021), Brax; Xu et al. (2022), Accelerated policy learning with parallel differentiable
 simulation, for the window; Schulman et al. (2017), Proximal policy optimization, for steps within a clipped distance.
@@ -53,7 +54,7 @@ class WindowSettings:
         feedback: whether gradients also flow through what the policy observes. An action moves later observations and
             so later actions; where these are good already their change is worth nothing to first order, and leaving
             that path out removes most of the gradient's variance.
-        smoothing: of the clearing at the start of the run; 0 is exact.
+        smoothing: of the clearing at the start of the run; None takes the markets' own.
         last_smoothing: at its end, reached geometrically; None keeps it.
     """
 
@@ -70,7 +71,7 @@ class WindowSettings:
     max_gradient_norm: float = 1.0
     deviation: float = 0.3
     feedback: bool = False
-    smoothing: float = 0.0
+    smoothing: float | None = None
     last_smoothing: float | None = None
 
     def __post_init__(self) -> None:
@@ -85,17 +86,21 @@ class WindowSettings:
             ("smoothing", 0.0, 1.0),
         ):
             value = getattr(self, name)
+            if value is None and name == "smoothing":
+                continue
             if not low <= value <= high:
                 raise ValueError(f"`{name}` must lie in [{low:g}, {high:g}], got {value!r}")
         for name in ("max_gradient_norm", "clip"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(f"`{name}` must be > 0, got {getattr(self, name)!r}")
-        if self.last_smoothing is not None and not 0.0 < self.last_smoothing <= self.smoothing:
-            raise ValueError(f"`last_smoothing` must lie in (0, smoothing], got {self.last_smoothing!r}")
+        if self.last_smoothing is not None and not 0.0 < self.last_smoothing <= (self.smoothing or 0.0):
+            raise ValueError(
+                f"`last_smoothing` must lie in (0, smoothing], got {self.last_smoothing!r} and {self.smoothing!r}"
+            )
 
-    def smoothing_at(self, progress: float) -> float:
-        """Smoothing of the clearing when this share of the run is done."""
-        if self.last_smoothing is None or self.smoothing == 0.0:
+    def smoothing_at(self, progress: float) -> float | None:
+        """Smoothing of the clearing when this share of the run is done; None is the markets' own."""
+        if self.last_smoothing is None or not self.smoothing:
             return self.smoothing
         return float(self.smoothing * (self.last_smoothing / self.smoothing) ** progress)
 
@@ -113,22 +118,22 @@ class Window(NamedTuple):
     values: Tensor  # (H, E, L) worth of what follows this period, where it is bootstrapped, else 0
 
 
-class Trace:
+class ActionRecord:
     """What a window leaves for its action gradients; filled by `AnalyticPolicyGradient.window`.
 
     Attributes:
-        nudges: a month, (E, L, size) zeros added to the actions, to be differentiated by.
+        perturbations: a month, (E, L, size) zeros added to the actions, to be differentiated by.
         noise: a month, (E, seats, size) of the exploring policy.
         surprise: (E, seats) what unforeseeable news added to the discounted return, to first order, with its graph.
     """
 
     def __init__(self) -> None:
-        self.nudges: list[Tensor] = []
+        self.perturbations: list[Tensor] = []
         self.noise: list[Tensor] = []
         self.surprise: Tensor | float = 0.0
 
 
-class Steps(NamedTuple):
+class ActionGradients(NamedTuple):
     """Gradients of a window by its actions, S = H·E·seats rows or fewer."""
 
     observations: Tensor  # (S, size)
@@ -170,8 +175,12 @@ class AnalyticPolicyGradient:
         self.markets, self.settings, self.others = markets, settings, others
         everybody = tuple(range(markets.n_learners))
         self.seats = everybody if learning_seats is None else learning_seats
-        if not self.seats or any(seat not in everybody for seat in self.seats):
-            raise ValueError(f"`learning_seats` must be some of {everybody}, got {learning_seats}")
+        if (
+            not self.seats
+            or any(seat not in everybody for seat in self.seats)
+            or len(set(self.seats)) < len(self.seats)
+        ):
+            raise ValueError(f"`learning_seats` must be some of {everybody}, each once, got {learning_seats}")
         if others is None and len(self.seats) < len(everybody):
             raise ValueError("`others` must be given where some learners are not trained, got None")
         device = markets.market.device
@@ -186,7 +195,7 @@ class AnalyticPolicyGradient:
             self.policy.parameters(), lr=settings.learning_rate, betas=settings.betas, fused=False
         )
         self.gradient_steps = self.updates = 0
-        self._replayed: list[Steps] = []
+        self._replayed: list[ActionGradients] = []
 
     @property
     def env_steps_per_update(self) -> int:
@@ -203,47 +212,51 @@ class AnalyticPolicyGradient:
             RuntimeError: a gradient is not finite.
         """
         settings = self.settings
-        self.markets.smoothing = settings.smoothing_at(progress)
+        smoothing = settings.smoothing_at(progress)
+        if smoothing is not None:
+            self.markets.smoothing = smoothing
         for group in self._optimizer.param_groups:
             group["lr"] = settings.learning_rate_at(progress)
         window, steps = self.action_gradients()
         self._replayed = [*self._replayed, steps][-settings.replay :]
-        norm = self._ascend(Steps(*(torch.cat(parts) for parts in zip(*self._replayed, strict=True))))
+        norm = self._ascend(ActionGradients(*(torch.cat(parts) for parts in zip(*self._replayed, strict=True))))
         self.updates += 1
         self._learn_values(window)
         self.policy.normalizer.update(window.observations)
         return Update(float(window.rewards.mean()), norm)
 
-    def action_gradients(self) -> tuple[Window, Steps]:
+    def action_gradients(self) -> tuple[Window, ActionGradients]:
         """Run one window and differentiate every learning seat's return by its own actions.
 
         Without a critic the last month's actions are left out: all that they earn comes after the window, but for the
         learner's own mark, which they move.
         """
         frozen: dict[str, Tensor] = {name: value.detach() for name, value in self.policy.named_parameters()}
-        trace = Trace()
-        returns, window = self.window([frozen] * len(self.seats), trace)
-        objective = returns - self.settings.surprise_weight * trace.surprise
+        record = ActionRecord()
+        returns, window = self.window([frozen] * len(self.seats), record)
+        objective = returns - self.settings.surprise_weight * record.surprise
         gradients = []
         for at, seat in enumerate(self.seats):
-            found = torch.autograd.grad(objective[:, at].sum(), trace.nudges, retain_graph=at + 1 < len(self.seats))
+            found = torch.autograd.grad(
+                objective[:, at].sum(), record.perturbations, retain_graph=at + 1 < len(self.seats)
+            )
             gradients.append(torch.stack([gradient[:, seat] for gradient in found]))
         months = self.settings.horizon - (0 if self._has_critic or self.settings.horizon == 1 else 1)
-        stacked = torch.stack(gradients, 2)[:months], torch.stack(trace.noise)[:months]
+        stacked = torch.stack(gradients, 2)[:months], torch.stack(record.noise)[:months]
         with torch.no_grad():
             seen = window.observations[:months]
             centers = self.policy.mean(self.policy.normalizer(seen))
         ascent, noise = (part.flatten(0, 2) for part in stacked)
         if not bool(torch.isfinite(ascent).all()):
             raise RuntimeError(f"a gradient of window {self.updates} is not finite: shorten `horizon`")
-        return window, Steps(seen.flatten(0, 2), noise, centers.flatten(0, 2), ascent)
+        return window, ActionGradients(seen.flatten(0, 2), noise, centers.flatten(0, 2), ascent)
 
-    def window(self, copies: list[dict[str, Tensor]], trace: Trace | None = None) -> tuple[Tensor, Window]:
+    def window(self, copies: list[dict[str, Tensor]], record: ActionRecord | None = None) -> tuple[Tensor, Window]:
         """Discounted returns (E, seats) of one window with their graph, and what the window left behind.
 
         Args:
             copies: the policy's parameters by name, one copy for every learning seat.
-            trace: filled, where it is given, with what action gradients need.
+            record: filled, where it is given, with what action gradients need.
         """
         settings, markets, seats = self.settings, self.markets, list(self.seats)
         markets.restart()
@@ -256,22 +269,22 @@ class AnalyticPolicyGradient:
             seen = markets.observe()
             noise = torch.randn(*shape, self.policy.action_size, generator=self._random, dtype=torch.float64)
             action = self._act(seen, noise.to(weight.device), copies)
-            if trace is not None:
-                trace.nudges.append(torch.zeros_like(action, requires_grad=True))
-                trace.noise.append(noise.to(weight.device))
-                action = action + trace.nudges[-1]
+            if record is not None:
+                record.perturbations.append(torch.zeros_like(action, requires_grad=True))
+                record.noise.append(noise.to(weight.device))
+                action = action + record.perturbations[-1]
             before = markets.state
             period = markets.step(action)
             reward, ended, ruined = period.reward[:, seats], period.ended[:, seats], period.ruined[:, seats]
             total = total + weight * reward
             weight = weight * settings.discount
-            if trace is not None and month < settings.horizon - 1 and settings.surprise_weight > 0.0:
+            if record is not None and month < settings.horizon - 1 and settings.surprise_weight > 0.0:
                 surprise = weight * self._surprise(before)
-                trace.surprise = trace.surprise + torch.where(ended, torch.zeros_like(surprise), surprise)
+                record.surprise = record.surprise + torch.where(ended, torch.zeros_like(surprise), surprise)
             value = torch.zeros_like(weight)
             last = month == settings.horizon - 1
             if last or bool(ended.any()):
-                value = self._worth(ended | last)
+                value = self._bootstrap_value(ended | last)
                 value = torch.where((ended | last) & ~ruined, value, torch.zeros_like(value))
                 total = total + weight * value
             weight = torch.where(ended, torch.ones_like(weight), weight)
@@ -301,7 +314,7 @@ class AnalyticPolicyGradient:
         self._optimizer.load_state_dict(stored["optimizer"])
         self._random.set_state(stored["random"])
         self.gradient_steps, self.updates = stored["gradient_steps"], stored["updates"]
-        self._replayed = [Steps(**steps) for steps in stored["replayed"]]
+        self._replayed = [ActionGradients(**steps) for steps in stored["replayed"]]
         self.markets.load_state_dict(stored["markets"])
 
     def _act(self, seen: Tensor, noise: Tensor, copies: list[dict[str, Tensor]]) -> Tensor:
@@ -311,8 +324,8 @@ class AnalyticPolicyGradient:
         for at, seat in enumerate(self.seats):
             chosen[seat] = functional_call(self.policy, copies[at], (known[:, seat], noise[:, at]))
         if self.others is not None:
-            with torch.no_grad():
-                rest = self.others(seen)
+            given = {name: value.detach() for name, value in self.others.named_parameters()}
+            rest = functional_call(self.others, given, (known,))
             for seat in range(self.markets.n_learners):
                 chosen.setdefault(seat, rest[:, seat])
         return torch.stack([chosen[seat] for seat in range(self.markets.n_learners)], 1)
@@ -329,7 +342,7 @@ class AnalyticPolicyGradient:
         surprise: Tensor = (held * (before.next_news - expected)[:, None]).sum(-1)
         return surprise
 
-    def _ascend(self, steps: Steps) -> float:
+    def _ascend(self, steps: ActionGradients) -> float:
         """Gradient steps on the replayed action gradients; returns the mean norm."""
         settings, policy = self.settings, self.policy
         norms = []
@@ -357,7 +370,7 @@ class AnalyticPolicyGradient:
     def _make_critic(self) -> None:
         """No critic."""
 
-    def _worth(self, asked: Tensor) -> Tensor:
+    def _bootstrap_value(self, asked: Tensor) -> Tensor:
         """Worth (E, seats) of going on from the state as it is; only the entries `asked` for count."""
         return torch.zeros_like(asked, dtype=torch.float64)
 

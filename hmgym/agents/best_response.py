@@ -1,11 +1,11 @@
 """Best response: by how much one learner gains when it alone learns on, found by gradient.
 
-    gain = max_φ E[R_0(π_φ, π, …, π)] − E[R_0(π, π, …, π)]
+    gain = E[R_0(π_φ, π, …, π)] − E[R_0(π, π, …, π)],   φ found by ascent from π
 
 A policy that every learner of a market plays is an equilibrium among them when nobody gains by deviating. What gradient
-ascent finds is a lower bound of the gain.
+ascent finds is a lower bound of the gain, and may be negative where there is nothing to gain.
 
-    python -m hmgym.agents.best_response --policy runs/shac-leverage-0/checkpoints/200704/policy.pt --n-learners 4
+    python -m hmgym.agents.best_response --policy runs/shac-leverage-0/checkpoints/401408/policy.pt --n-learners 4
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from hmgym.agents.differentiable import DifferentiableMarkets
 from hmgym.agents.evaluation import EPISODES, Estimate, evaluate, paired_difference
 from hmgym.agents.networks import SquashedGaussianPolicy
 from hmgym.agents.policy import Actions, Observations
+from hmgym.agents.training import spread_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ def best_response(
         ValueError: an argument is out of range, or the policy's sizes are not the environment's.
     """
     kwargs = {**(env_kwargs or {}), "n_learners": n_learners}
-    markets = DifferentiableMarkets(env_id, num_markets, seed=seed, **kwargs)
+    markets = DifferentiableMarkets(env_id, num_markets, seed=spread_seed(seed, 1), **kwargs)
     sizes = markets.observation_map.size, markets.action_map.size
     own = policy.normalizer.mean.shape[0], policy.action_size
     if own != sizes:

@@ -110,9 +110,12 @@ class DifferentiableMarkets:
     def observe(self) -> Tensor:
         """What each learner knows before it acts, shape (E, L, size), with its graph."""
         state = self.state
-        if self.n_learners > 1 and bool(state.ruined[:, : self.n_learners].any()):
-            state = self.market.seated(state)  # as the environments show it to the newcomer
-        return self.observation_map.tensor(state)
+        seen = self.observation_map.tensor(state)
+        newcomers = state.ruined[:, : self.n_learners]
+        if self.n_learners > 1 and bool(newcomers.any()):
+            # A newcomer sees itself seated; the others still see the ruined fund, as in the environments.
+            seen = torch.where(newcomers[..., None], self.observation_map.tensor(self.market.seated(state)), seen)
+        return seen
 
     def step(self, action: Tensor) -> DifferentiablePeriod:
         """Run one period in every market.
@@ -121,11 +124,16 @@ class DifferentiableMarkets:
             action: shape (E, L, size of one action), each in [-1, 1].
 
         Raises:
-            ValueError: an action is out of range or not finite.
+            ValueError: `action` has another shape, is out of range or not finite, or a market was not reset.
             ClearingError: a market did not clear.
         """
         if self._finished.any():
             raise ValueError("markets whose episode has ended must be reset with `restart` before `step`")
+        shape = (self.num_markets, self.n_learners, self.action_map.size)
+        if action.shape != shape:
+            raise ValueError(f"`action` must have shape {shape}, got {tuple(action.shape)}")
+        if not bool((action.detach().abs() <= 1.0).all()):  # also true of NaN
+            raise ValueError(f"`action` must lie in [-1, 1], got {action.detach().flatten().tolist()[:8]}")
         with torch.no_grad():
             shocks = self._shocks.next(self._generators)
         state = self.state
@@ -169,7 +177,13 @@ class DifferentiableMarkets:
         }
 
     def load_state_dict(self, stored: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken, from markets made with the same arguments."""
+        """Go on where `state_dict` was taken, from markets made with the same arguments.
+
+        Raises:
+            ValueError: it was taken from another number of markets.
+        """
+        if len(stored["generators"]) != self.num_markets:
+            raise ValueError(f"`stored` must be of {self.num_markets} markets, got {len(stored['generators'])}")
         device = self.market.device
         self._state = MarketState.from_tensors({name: value.to(device) for name, value in stored["state"].items()})
         self._elapsed = stored["elapsed"].numpy().copy()

@@ -162,7 +162,7 @@ class PlannerPolicy:
         with torch.no_grad():  # any action: only what it has no part in is kept
             current = state.select(torch.arange(state.n_markets).repeat_interleave(samples))
             current = market.imagine(current, torch.from_numpy(uniforms.reshape(rows, -1)))
-            mean = market.news_posterior.moments(state.signal, state.regime)[0]
+            mean = market.news_posterior.mean(state.signal, state.regime)
             # What is known of the news stays as it is: this month's signal was seen.
             current = dataclasses.replace(current, next_news=current.next_news + self._shift(current, mean))
             for shocks in months[:-1]:

@@ -85,7 +85,7 @@ class ShortHorizonActorCritic(AnalyticPolicyGradient):
             self._critic.parameters(), lr=self.settings.critic_learning_rate, betas=self.settings.betas
         )
 
-    def _worth(self, asked: Tensor) -> Tensor:
+    def _bootstrap_value(self, asked: Tensor) -> Tensor:
         seen = self.markets.observe()[:, list(self.seats)]
         worth: Tensor = self._target(self.policy.normalizer(seen))[..., 0]
         return worth

@@ -22,7 +22,7 @@ ALGORITHMS = SB3_ALGORITHMS + GRADIENT_ALGORITHMS
 
 DEFAULT_SIZES = {
     "ppo": (2_000_000, 256), "a2c": (2_000_000, 256), "sac": (300_000, 256), "td3": (300_000, 256),
-    "apg": (200_000, 16), "shac": (200_000, 16),
+    "apg": (400_000, 16), "shac": (400_000, 16),
 }  # fmt: skip
 """Environment steps and markets side by side of a plan that does not say."""
 
@@ -92,12 +92,8 @@ class TrainingPlan:
 
     @property
     def market_seed(self) -> int:
-        """Seed of the first market. Markets count up from it, so runs whose seeds count up would share markets."""
-        return self.market_seed_at()
-
-    def market_seed_at(self, *stage: int) -> int:
-        """Seed of the first market of a stage of the run."""
-        return int(np.random.SeedSequence([self.seed, *stage]).generate_state(1)[0])
+        """Seed of the first market."""
+        return spread_seed(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +126,11 @@ class TrainingResult:
     def frames_per_second(self) -> float:
         """Periods a second of training, gradient steps included."""
         return self.env_steps / max(self.seconds, 1e-9)
+
+
+def spread_seed(seed: int, *stage: int) -> int:
+    """A seed far from those of other runs: markets count up from it, and runs whose seeds count up would share them."""
+    return int(np.random.SeedSequence([seed, *stage]).generate_state(1)[0])
 
 
 class LearningCurve:

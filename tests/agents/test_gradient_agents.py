@@ -10,13 +10,14 @@ import torch
 from torch.func import functional_call
 
 from hmgym.agents import evaluate
-from hmgym.agents.analytic_policy_gradient import AnalyticPolicyGradient, Trace, WindowSettings
+from hmgym.agents.analytic_policy_gradient import ActionRecord, AnalyticPolicyGradient, WindowSettings
 from hmgym.agents.differentiable import DifferentiableMarkets
 from hmgym.agents.gradient_training import load_policy, train
 from hmgym.agents.networks import Normalizer, SquashedGaussianPolicy
 from hmgym.agents.shac import ActorCriticSettings, ShortHorizonActorCritic
 from hmgym.agents.training import GRADIENT_ALGORITHMS, TrainingPlan
 from hmgym.envs import make_markets
+from hmgym.market import MarketConfig
 
 LEVERAGE, BELIEFS = "hmgym/Leverage-v0", "hmgym/Beliefs-v0"
 SMALL = {"n_assets": 2, "n_investors": 8}
@@ -40,6 +41,24 @@ def test_markets_are_those_of_the_vector_environment(env_id: str, n_learners: in
         assert np.array_equal(period.ended.numpy().ravel(), expected.terminated | expected.truncated)
         assert bool(period.truncated.all()) == (month % 9 == 8)
         markets.restart()
+
+
+def test_newcomers_see_themselves_and_the_others_see_the_ruined() -> None:
+    config = MarketConfig(n_assets=2, n_investors=10, n_learners=3, ruin_fraction=0.6)
+    markets = DifferentiableMarkets(LEVERAGE, 4, seed=5, stagger=False, config=config)
+    face = make_markets(LEVERAGE, 4, autoreset_mode="SameStep", config=config, max_episode_steps=120)
+    observation, _ = face.reset(seed=5)
+    random, ruins = np.random.default_rng(0), 0
+    for _ in range(60):
+        seen = markets.observe().numpy().reshape(observation.shape)
+        np.testing.assert_allclose(seen, observation, atol=2e-7)
+        action = random.uniform(-1.0, 1.0, face.action_space.shape)
+        period = markets.step(torch.from_numpy(action).reshape(4, 3, -1))
+        expected = face.advance(action)
+        observation, ruins = expected.observation, ruins + int(expected.terminated.sum())
+        assert np.array_equal(period.reward.numpy().ravel(), expected.reward)
+        markets.restart()
+    assert ruins > 0, "nobody was ruined: the test shows nothing"
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 1e-3])
@@ -119,10 +138,10 @@ def test_surprise_has_mean_zero_and_explains_the_return() -> None:
     frozen = {name: value.detach() for name, value in agent.policy.named_parameters()}
     surprises, rewards = [], []
     for _ in range(30):
-        trace = Trace()
-        _, window = agent.window([frozen], trace)
+        record = ActionRecord()
+        _, window = agent.window([frozen], record)
         alive = ~window.ended[0, :, 0]
-        surprises.append(trace.surprise.detach()[alive, 0])
+        surprises.append(record.surprise.detach()[alive, 0])
         rewards.append(window.rewards[1, alive, 0])
     surprise, reward = torch.cat(surprises), torch.cat(rewards)
     error = float(surprise.std()) / len(surprise) ** 0.5
@@ -144,12 +163,14 @@ def test_trained_seats_and_others() -> None:
     assert all(torch.equal(old, new) for old, new in zip(before, others.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("n_learners", [1, 2])
 @pytest.mark.parametrize("algo", GRADIENT_ALGORITHMS)
-def test_a_resumed_run_is_the_uninterrupted_one(algo: str, tmp_path: Path) -> None:
+def test_a_resumed_run_is_the_uninterrupted_one(algo: str, n_learners: int, tmp_path: Path) -> None:
     def run(folder: str, timesteps: int, resume: bool) -> dict[str, torch.Tensor]:
         plan = TrainingPlan(
-            algo=algo, timesteps=512, num_envs=4, out=tmp_path / folder, resume=resume, checkpoint_every=128,
-            curve_episodes=2, env_kwargs={**SMALL, "max_episode_steps": 7},
+            algo=algo, timesteps=512, num_envs=4 // n_learners, out=tmp_path / folder, resume=resume,
+            checkpoint_every=128, curve_episodes=2,
+            env_kwargs={**SMALL, "max_episode_steps": 7, "n_learners": n_learners},
             hyperparameters={"horizon": 4, "replay": 3, "smoothing": 1e-2, "last_smoothing": 1e-3},
         )  # fmt: skip
         result = train(plan)
@@ -221,6 +242,14 @@ def test_normalizer_holds_mean_and_variance_of_all_it_saw() -> None:
     assert float(normalizer(everything).abs().max()) <= 10.0
 
 
+def test_markets_keep_their_own_smoothing() -> None:
+    markets = DifferentiableMarkets(LEVERAGE, 2, seed=0, smoothing=0.05, **SMALL)
+    AnalyticPolicyGradient(markets, WindowSettings(horizon=2), 0).update(0.0)
+    assert markets.smoothing == 0.05
+    AnalyticPolicyGradient(markets, WindowSettings(horizon=2, smoothing=0.1, last_smoothing=1e-3), 0).update(0.5)
+    assert markets.smoothing == pytest.approx(1e-2)
+
+
 def test_gradients_reach_the_policy_through_its_own_feedback() -> None:
     """With feedback an observation moves with earlier actions; without it does not."""
     grads = []
@@ -252,6 +281,13 @@ def test_refuses(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`path` must be a file written by"):
         SquashedGaussianPolicy.load(tmp_path / "else.pt")
     markets = DifferentiableMarkets(LEVERAGE, 1, seed=0, stagger=False, max_episode_steps=1, **SMALL)
+    with pytest.raises(ValueError, match="`action` must have shape"):
+        markets.step(torch.zeros(1, 1, 3, dtype=torch.float64))
+    for wrong in (1.5, float("nan")):
+        with pytest.raises(ValueError, match="`action` must lie in"):
+            markets.step(torch.full((1, 1, 2), wrong, dtype=torch.float64))
+    with pytest.raises(ValueError, match="`stored` must be of 1 markets"):
+        markets.load_state_dict(DifferentiableMarkets(LEVERAGE, 2, seed=0, **SMALL).state_dict())
     markets.step(torch.zeros(1, 1, 2, dtype=torch.float64))
     with pytest.raises(ValueError, match="must be reset with `restart`"):
         markets.step(torch.zeros(1, 1, 2, dtype=torch.float64))

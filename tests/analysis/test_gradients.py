@@ -68,7 +68,7 @@ def toy_policy() -> SquashedGaussianPolicy:
 
 def test_pathwise_and_score_estimates_are_those_of_a_closed_form() -> None:
     """One month: d/db E[−(.4 + tanh(m + σ ε) + ξ)²] = −2 E[(.4 + t)(1 − t²)], the normal mean by quadrature."""
-    policy, settings = toy_policy(), estimators.EstimatorSettings(samples=4096, smoothing=())
+    policy, settings = toy_policy(), estimators.EstimatorSettings(samples=4096, smoothing=(), surprise_weight=0.0)
     with torch.no_grad():
         center = float(policy.mean(policy.normalizer(torch.full((1,), 0.5, dtype=torch.float64))))
     nodes, weights = np.polynomial.hermite_e.hermegauss(40)
@@ -85,7 +85,7 @@ def test_pathwise_and_score_estimates_are_those_of_a_closed_form() -> None:
 
 
 def test_estimators_agree_where_returns_are_continuous_and_show_the_bias_of_a_jump() -> None:
-    settings = estimators.EstimatorSettings(months=(1, 3), samples=2048, smoothing=())
+    settings = estimators.EstimatorSettings(months=(1, 3), samples=2048, smoothing=(), surprise_weight=0.0)
     for jump, unbiased in ((0.0, True), (0.5, False)):
         rows = estimators.measure(toy(jump), toy_policy(), settings, "toy")["rows"]
         twins = [row for row in rows if row["estimator"] == "score, twin"]

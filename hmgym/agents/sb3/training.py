@@ -24,6 +24,7 @@ from hmgym.agents.training import (
     TrainingResult,
     checkpoint_folder,
     newest_checkpoint,
+    spread_seed,
 )
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "a2c": A2C, "sac": SAC, "td3": TD3}
@@ -94,7 +95,7 @@ def train(plan: TrainingPlan, progress: Progress | None = None) -> TrainingResul
             model.load_replay_buffer(found / "replay_buffer.pkl")
         curve.read(found / "progress.json")
         # The streams of a resumed run start from another seed: the old one would replay what was already learnt from.
-        markets.seed(plan.market_seed_at(model.num_timesteps))
+        markets.seed(spread_seed(plan.seed, model.num_timesteps))
     remaining = plan.total_steps - model.num_timesteps
     if remaining > 0:
         recorder = TrainingRecorder(plan, curve, NormalizedPolicy(model, normalized), progress)
@@ -154,10 +155,11 @@ class TrainingRecorder(BaseCallback):
         assert normalizer is not None
         normalizer.save(str(folder / "vecnormalize.pkl"))
         if isinstance(self.model, OffPolicyAlgorithm):
-            for older in folder.parent.glob("*/replay_buffer.pkl"):
-                older.unlink()  # only the newest is resumed from, and it is large
             self.model.save_replay_buffer(folder / "replay_buffer.pkl")
         self._curve.write(folder / "progress.json")
+        for older in folder.parent.glob("*/replay_buffer.pkl"):
+            if older.parent != folder:
+                older.unlink()  # only the newest is resumed from, and it is large
 
 
 def _gradient_steps(model: BaseAlgorithm) -> int:

@@ -2,6 +2,7 @@
 
     pathwise       ∇ R(φ, ε, ξ), backpropagated through the market, feedback through observations included
     detached       the same with observations taken as given
+    less news      either of them, of the return less the unforeseeable part of the news (what the agents ascend)
     smoothed       the pathwise one of the smoothed market
     score          Σ_t ∇ log π(a_t | o_t) (G_t − b_t), G_t the rewards from month t on: no gradient of the market;
                    b_t is the mean of G_t over the other markets ("score"), or G_t of the same market without
@@ -22,10 +23,10 @@ import torch
 from torch import Tensor
 
 from hmgym.agents.analytic_policy_gradient import WindowSettings
-from hmgym.agents.evaluation import Estimate, estimate
 from hmgym.agents.networks import SquashedGaussianPolicy
+from hmgym.analysis.gradients.moments import Moments
 from hmgym.analysis.gradients.reporting import counted, format_table, new_figure, title
-from hmgym.analysis.gradients.rollouts import MakeMarkets, OwnParameters, parameters_of
+from hmgym.analysis.gradients.rollouts import MakeMarkets, OwnParameters, Sample, parameters_of
 
 _EXACT = "pathwise"
 _RESOLVED = 2.0  # times the variance of its mean that a squared length must be, to be divided by
@@ -42,6 +43,7 @@ class EstimatorSettings:
         samples: markets an estimate is averaged over; a quarter more choose the direction that biases are measured
             along.
         deviation: σ of the exploring policy, before tanh.
+        surprise_weight: share of the unforeseeable part of the news that "less news" takes out; 0 leaves these out.
         seed: of everything.
     """
 
@@ -49,45 +51,8 @@ class EstimatorSettings:
     smoothing: tuple[float, ...] = (1e-4, 1e-3, 1e-2)
     samples: int = 512
     deviation: float = 0.3
+    surprise_weight: float = WindowSettings.surprise_weight
     seed: int = 0
-
-
-class _Moments:
-    """Running mean and variance of rows (E, P), and the rows' components along one direction."""
-
-    def __init__(self, direction: Tensor) -> None:
-        self._direction = direction
-        self._count, self._sum, self._square = 0, torch.zeros_like(direction), 0.0
-        self._along: list[Tensor] = []
-
-    def add(self, rows: Tensor) -> None:
-        self._count += len(rows)
-        self._sum += rows.sum(0)
-        self._square += float((rows * rows).sum())
-        self._along.append(rows @ self._direction)
-
-    @property
-    def count(self) -> int:
-        """Rows so far."""
-        return self._count
-
-    @property
-    def mean(self) -> Tensor:
-        return self._sum / self._count
-
-    @property
-    def variance(self) -> float:
-        """Trace of the covariance of a row."""
-        return max(self._square / self._count - float(self.mean @ self.mean), 0.0) * self._count / (self._count - 1)
-
-    @property
-    def squared_length(self) -> float:
-        """Squared length of the expected row, without the part that is noise of the mean."""
-        return float(self.mean @ self.mean) - self.variance / self._count
-
-    def along(self) -> Estimate:
-        """Expected component along the direction, with its interval."""
-        return estimate(torch.cat(self._along).numpy())
 
 
 def measure(
@@ -113,18 +78,18 @@ def _at(
     size = make(0, 0.0).num_markets
     batches = max(2, round(settings.samples / size))
     pilots = max(1, batches // 4)
-    pilot = sum(_pathwise(make, policy, settings, months, number).sum(0) for number in range(batches, batches + pilots))
+    pilot = sum(_pilot(make, policy, settings, months, number) for number in range(batches, batches + pilots))
     assert isinstance(pilot, Tensor)
     direction = pilot / pilot.norm().clamp(min=_TINY)
-    moments: dict[str, _Moments] = {}
-    gaps: dict[str, _Moments] = {}
+    moments: dict[str, Moments] = {}
+    gaps: dict[str, Moments] = {}
     ruins = 0.0
     for number in range(batches):
         estimates, ruined = _estimates(make, policy, settings, months, number)
         ruins += ruined / batches
         for name, rows in estimates.items():
-            moments.setdefault(name, _Moments(direction)).add(rows)
-            gaps.setdefault(name, _Moments(direction)).add(rows - estimates[_EXACT])
+            moments.setdefault(name, Moments(direction)).add(rows)
+            gaps.setdefault(name, Moments(direction)).add(rows - estimates[_EXACT])
     exact = moments[_EXACT]
     length, along = exact.squared_length, exact.along().mean
     resolved = length > _RESOLVED * exact.variance / exact.count and along > 0.0
@@ -150,36 +115,49 @@ def _at(
 
 
 def _window(settings: EstimatorSettings, months: int, **changes: Any) -> WindowSettings:
-    return WindowSettings(**{"horizon": months, "deviation": settings.deviation, "feedback": True, **changes})
+    fixed = {"horizon": months, "deviation": settings.deviation, "surprise_weight": settings.surprise_weight}
+    return WindowSettings(**{**fixed, "feedback": True, **changes})
 
 
 def _seed(settings: EstimatorSettings, months: int, number: int) -> int:
     return int(np.random.SeedSequence([settings.seed, months, number]).generate_state(1)[0])
 
 
-def _pathwise(
+def _sample(
     make: MakeMarkets, policy: SquashedGaussianPolicy, settings: EstimatorSettings, months: int, number: int,
     **changes: Any,
-) -> Tensor:  # fmt: skip
-    """Gradients (E, P) of each market's return."""
+) -> tuple[Tensor, Sample]:  # fmt: skip
+    """Parameters (E, P), one row a market, and what batch `number` does with them."""
     seed, window = _seed(settings, months, number), _window(settings, months, **changes)
-    agent = OwnParameters(make(seed, window.smoothing), policy, window, seed)
+    agent = OwnParameters(make(seed, window.smoothing or 0.0), policy, window, seed)
     leaf = parameters_of(policy, agent.markets.num_markets).requires_grad_()
-    return torch.autograd.grad(agent.sample(leaf).returns.sum(), leaf)[0]
+    return leaf, agent.sample(leaf)
+
+
+def _gradients(leaf: Tensor, sample: Sample, surprise_weight: float) -> tuple[Tensor, Tensor]:
+    """Gradients (E, P) of each market's return, and of the return less the news that nobody could foresee."""
+    (whole,) = torch.autograd.grad(sample.returns.sum(), leaf, retain_graph=True)
+    if not sample.surprise.requires_grad:
+        return whole, whole
+    (surprise,) = torch.autograd.grad(sample.surprise.sum(), leaf, retain_graph=True)
+    return whole, whole - surprise_weight * surprise
+
+
+def _pilot(
+    make: MakeMarkets, policy: SquashedGaussianPolicy, settings: EstimatorSettings, months: int, number: int
+) -> Tensor:
+    """Sum over markets of the estimate with the least noise; any direction will do that others' noise is not in."""
+    leaf, sample = _sample(make, policy, settings, months, number, feedback=False)
+    return _gradients(leaf, sample, settings.surprise_weight)[1].sum(0)
 
 
 def _estimates(
     make: MakeMarkets, policy: SquashedGaussianPolicy, settings: EstimatorSettings, months: int, number: int
 ) -> tuple[dict[str, Tensor], float]:
     """Every estimate, one row (E, P) a market, of one batch; and ruins a market and month."""
-    seed = _seed(settings, months, number)
-    agent = OwnParameters(make(seed, 0.0), policy, _window(settings, months), seed)
-    leaf = parameters_of(policy, agent.markets.num_markets).requires_grad_()
-    sample = agent.sample(leaf)
-    (exact,) = torch.autograd.grad(sample.returns.sum(), leaf, retain_graph=True)
-    twin = OwnParameters(make(seed, 0.0), policy, _window(settings, months, deviation=0.0), seed)
+    leaf, sample = _sample(make, policy, settings, months, number)
     with torch.no_grad():
-        alone = _to_go(twin.sample(leaf.detach()).rewards)
+        _, twin = _sample(make, policy, settings, months, number, deviation=0.0)
     to_go = _to_go(sample.rewards)
     others = (to_go.sum(1, keepdim=True) - to_go) / (to_go.shape[1] - 1)
 
@@ -187,10 +165,18 @@ def _estimates(
         weighted = (sample.log_likelihoods * (to_go - baseline)).sum()
         return torch.autograd.grad(weighted, leaf, retain_graph=True)[0]
 
-    estimates = {_EXACT: exact, "detached": _pathwise(make, policy, settings, months, number, feedback=False)}
+    estimates = {}
+    estimates[_EXACT], less_news = _gradients(leaf, sample, settings.surprise_weight)
+    detached = _gradients(
+        *_sample(make, policy, settings, months, number, feedback=False), settings.surprise_weight
+    )  # fmt: skip
+    estimates["detached"] = detached[0]
+    if settings.surprise_weight > 0.0:
+        estimates |= {"pathwise, less news": less_news, "detached, less news": detached[1]}
     for tau in settings.smoothing:
-        estimates[f"smoothed {tau:g}"] = _pathwise(make, policy, settings, months, number, smoothing=tau)
-    estimates |= {"score": score(others), "score, twin": score(alone)}
+        smooth = _sample(make, policy, settings, months, number, smoothing=tau)
+        estimates[f"smoothed {tau:g}"] = _gradients(*smooth, 0.0)[0]
+    estimates |= {"score": score(others), "score, twin": score(_to_go(twin.rewards))}
     return estimates, float(sample.ruined.double().sum(-1).mean())
 
 

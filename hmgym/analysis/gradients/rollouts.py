@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hmgym.agents.analytic_policy_gradient import AnalyticPolicyGradient, WindowSettings
+from hmgym.agents.analytic_policy_gradient import ActionRecord, AnalyticPolicyGradient, WindowSettings
 from hmgym.agents.differentiable import DifferentiableMarkets
 from hmgym.agents.gradient_training import make_agent
 from hmgym.agents.networks import SquashedGaussianPolicy
@@ -50,6 +50,7 @@ class Sample(NamedTuple):
     """One window of E markets."""
 
     returns: Tensor  # (E,) sum of rewards, with its graph
+    surprise: Tensor  # (E,) the part of it that is unforeseeable news, to first order, with its graph
     log_likelihoods: Tensor  # (H, E) of each action, but for a constant; with the graph of the policy alone
     rewards: Tensor  # (H, E) outside any graph
     ruined: Tensor  # (H, E, B) bool, who was ruined in each month; of the last month only the learner
@@ -91,11 +92,13 @@ class OwnParameters(AnalyticPolicyGradient):
             part = parameters[:, start : start + value.numel()]
             named["policy." + name] = part.reshape(-1, *value.shape)
             start += value.numel()
-        returns, window = self.window([named])
+        record = ActionRecord()
+        returns, window = self.window([named], record)
+        surprise = record.surprise if isinstance(record.surprise, Tensor) else torch.zeros_like(returns)
         likelihoods = torch.stack(self._likelihoods)
         ruined = torch.stack([*self._ruined[1:], torch.zeros_like(self._ruined[0])])
         ruined[:, :, :1] = window.ended  # its market began anew before it was seen again
-        return Sample(returns[:, 0], likelihoods, window.rewards[:, :, 0], ruined)
+        return Sample(returns[:, 0], surprise[:, 0], likelihoods, window.rewards[:, :, 0], ruined)
 
     def _act(self, seen: Tensor, noise: Tensor, copies: list[dict[str, Tensor]]) -> Tensor:
         self._ruined.append(self.markets.state.ruined)

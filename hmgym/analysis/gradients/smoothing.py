@@ -50,8 +50,8 @@ class SmoothingSettings:
     smoothing: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
     months: int = 24
     deviation: float = 0.5
-    seeds: int = 3
-    timesteps: int = 32_768
+    seeds: int = 2
+    timesteps: int = 16_384
     episodes: int = 512
     seed: int = 0
 
