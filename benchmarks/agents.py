@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 ENVIRONMENTS = ("hmgym/Leverage-v0", "hmgym/Beliefs-v0")
 TRAINED = ("ppo", "sac", "apg", "shac")
 PLANNERS: dict[str, Callable[[str], Any]] = {"myopic": MyopicPolicy, "planner": PlannerPolicy}
-PLANNED_EPISODES = 256  # a planner takes a second an episode; not the first, which its settings were chosen on
+PLANNED_EPISODES = 128  # a planner takes a second an episode; not the first, which its settings were chosen on
 _RESAMPLES = 10_000
 
 

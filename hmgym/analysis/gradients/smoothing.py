@@ -178,8 +178,9 @@ def plot(results: list[dict[str, Any]], path: Any) -> None:
         gradients.loglog(taus, [row["mean_gradient_bias"] for row in rows], "s--", color=color)
         for place, row in enumerate(result["training"]):
             at = np.full(len(row["returns"]), place + 0.15 * number)
-            training.plot(at, row["returns"], "o", color=color)
-            training.plot(at[:1], [row["mean"]], "_", color=color, ms=14.0)
+            base = result["training"][0]["mean"]
+            training.plot(at, np.array(row["returns"]) - base, "o", color=color)
+            training.plot(at[:1], [row["mean"] - base], "_", color=color, ms=16.0)
     shares.set(xlabel="τ", ylabel="share of months with a weak gradient", ylim=(-0.02, 1.0))
     shares.legend(fontsize=8)
     prices.set(xlabel="τ", ylabel="bias of log prices (dotted: 95 %)")
@@ -187,6 +188,6 @@ def plot(results: list[dict[str, Any]], path: Any) -> None:
     gradients.plot([], [], "ko-", label="one market, median")
     gradients.plot([], [], "ks--", label="mean over markets")
     gradients.legend(fontsize=8)
-    training.set(ylabel="return on the exact market")
+    training.set(ylabel="return on the exact market,\nless mean of the exact schedule")
     training.set_xticks(range(len(SCHEDULES)), list(SCHEDULES), rotation=20, fontsize=8)
     figure.savefig(path, dpi=150)
