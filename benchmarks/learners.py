@@ -20,6 +20,7 @@ from hmgym.agents.networks import SquashedGaussianPolicy
 from hmgym.agents.training import TrainingPlan, train
 
 ENVIRONMENTS = ("hmgym/Leverage-v0", "hmgym/Beliefs-v0")
+SIZES = {"ppo": (1_000_000, 64), "shac": (100_000, 8)}  # periods over all learners, markets
 
 
 def compare(
@@ -30,11 +31,10 @@ def compare(
     found: dict[str, Any] = {}
     for algo in ("ppo", "shac"):
         out = runs / f"{algo}-{env_id.split('/')[-1].removesuffix('-v0').lower()}-{n_learners}-{seed}"
-        # As many rows of learners as a run with one learner has.
-        num_envs = max(1, {"ppo": 256, "shac": 16}[algo] // n_learners)
+        default, num_envs = SIZES[algo]
         plan = TrainingPlan(
             algo=algo, env_id=env_id, seed=seed, out=out, resume=True, curve_episodes=0, env_kwargs=kwargs,
-            num_envs=num_envs, timesteps=timesteps,
+            num_envs=num_envs, timesteps=timesteps or default,
         )  # fmt: skip
         result = train(plan)
         final = evaluate(result.policy, env_id, name=algo, episodes=episodes, env_kwargs=kwargs).result
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--n-learners", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--episodes", type=int, default=512)
-    parser.add_argument("--timesteps", type=int, help="of every training; default of each algorithm")
+    parser.add_argument("--timesteps", type=int, help="of every training; default: SIZES")
     parser.add_argument("--env", nargs="+", default=list(ENVIRONMENTS))
     parser.add_argument("--runs", type=Path, default=Path("runs") / "learners")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "learners.json")

@@ -20,6 +20,7 @@ from hmgym.agents.networks import SquashedGaussianPolicy
 from hmgym.analysis.gradients import differences, estimators, jacobian, smoothing
 from hmgym.analysis.gradients.reporting import counted, title, write_json
 from hmgym.analysis.gradients.rollouts import Setting, load_policy, trained_policy, untrained_policy
+from hmgym.market import MarketConfig
 
 Result = list[dict[str, Any]]
 ENVIRONMENTS = ("hmgym/Leverage-v0", "hmgym/Beliefs-v0")
@@ -34,7 +35,9 @@ class _Run:
         self._trained: dict[str, SquashedGaussianPolicy] = {}
 
     def setting(self, env_id: str, num_markets: int) -> Setting:
-        sizes = {"n_assets": self.options.assets, "n_investors": self.options.investors}
+        sizes: dict[str, Any] = {"n_assets": self.options.assets, "n_investors": self.options.investors}
+        if self.options.fundamentals is not None:
+            sizes["config"] = MarketConfig(fundamentals=self.options.fundamentals)
         kept = tuple((name, value) for name, value in sizes.items() if value is not None)
         return Setting(env_id=env_id, num_markets=num_markets, env_kwargs=kept)
 
@@ -131,6 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, help="training runs of each smoothing schedule; 0 for none")
     parser.add_argument("--run-steps", type=int, help="environment steps of such a run")
     parser.add_argument("--episodes", type=int, default=512, help="that such a run's policy is evaluated on")
+    parser.add_argument("--fundamentals", choices=("bootstrap", "gaussian"))
     parser.add_argument("--assets", type=int)
     parser.add_argument("--investors", type=int)
     options = parser.parse_args(arguments)

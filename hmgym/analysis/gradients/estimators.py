@@ -232,7 +232,7 @@ def plot(results: list[dict[str, Any]], path: Any) -> None:
                 capsize=2.0, color=f"C{number}", label=name,
             )  # fmt: skip
         exact = [row for row in result["rows"] if row["estimator"] == _EXACT]
-        length = [max(row["squared_length"], 0.0) for row in exact]
+        length = [row["squared_length"] if row["resolved"] else np.nan for row in exact]
         upper.loglog([row["months"] for row in exact], length, "k:", label="squared length of the gradient")
         upper.set(title=f"{title(result['env_id'])}, {result['policy']}")
         lower.axhline(0.0, color="grey", lw=0.8)
