@@ -19,7 +19,7 @@ ARGS ?=
 
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help venv train test bench stress results lint docs examples example-cleanrl example-rllib example-torchrl clean
+.PHONY: help venv train test bench stress results gradients lint docs examples example-cleanrl example-rllib example-torchrl clean
 
 help: ## Show this list.
 	@echo 'make <target> [ARGS="..."]'
@@ -45,6 +45,9 @@ results: $(STAMP) ## Train and compare all agents, five seeds each, and measure 
 	  --figure docs/images/plausibility.png
 	$(BIN)/python -m benchmarks.agents $(ARGS)
 	$(BIN)/python -m benchmarks.learners
+
+gradients: $(STAMP) ## Measure gradients through the market (docs/gradients.md): figures and JSON.
+	$(BIN)/python -m hmgym.analysis.gradients all --out benchmarks/results --figures docs/images $(ARGS)
 
 lint: $(STAMP) ## Check style (ruff) and types (mypy, strict).
 	$(BIN)/ruff check .
