@@ -1,4 +1,4 @@
-"""Policies and how they are compared: constants, random actions, planners, paired evaluation; `.sb3` apart."""
+"""Policies and how they are compared: constants, planners, paired evaluation; learners in modules of their own."""
 
 from __future__ import annotations
 
