@@ -13,10 +13,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmgym.envs import make_markets
+from hmgym.envs import MarketVectorEnv, make_markets
 from hmgym.envs.batch import SHOCK_PERIODS
 from hmgym.envs.shock_stream import ShockStream
 from hmgym.market import Market, MarketState
+
+
+def differentiable_market(
+    env_id: str, smoothing: float | None, *, device: str | torch.device = "cpu", **env_kwargs: Any
+) -> tuple[MarketVectorEnv, Market]:
+    """An environment, for its maps and limits, and the market behind it, for gradients.
+
+    Args:
+        env_id: a registered id.
+        smoothing: of the clearing; None takes that of the environment's configuration.
+        device: where the market's tensors live.
+        env_kwargs: arguments of the environment.
+
+    Raises:
+        ValueError: an argument is out of range, or the reward is another than the change of log unit value.
+    """
+    reward = env_kwargs.get("reward", "log_unit_value")
+    if reward != "log_unit_value":
+        raise ValueError(f'`reward` must be "log_unit_value" to be differentiated, got {reward!r}')
+    face = make_markets(env_id, 1, **env_kwargs)
+    config = face.config if smoothing is None else face.config.replace(smoothing=smoothing)
+    return face, Market(config, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +91,9 @@ class DifferentiableMarkets:
     ) -> None:
         if num_markets < 1:
             raise ValueError(f"`num_markets` must be >= 1, got {num_markets}")
-        reward = env_kwargs.get("reward", "log_unit_value")
-        if reward != "log_unit_value":
-            raise ValueError(f'`reward` must be "log_unit_value" to be differentiated, got {reward!r}')
-        face = make_markets(env_id, 1, **env_kwargs)
+        face, self.market = differentiable_market(env_id, smoothing, device=device, **env_kwargs)
         self.env_id, self.num_markets, self.max_episode_steps = env_id, num_markets, face.max_episode_steps
         self.action_map, self.observation_map = face.action_map, face.observation_map
-        config = face.config if smoothing is None else face.config.replace(smoothing=smoothing)
-        self.market = Market(config, device=device)
         self._generators = [np.random.default_rng(seed + row) for row in range(num_markets)]
         self._shocks = ShockStream(self.market, SHOCK_PERIODS)
         self._elapsed = np.zeros(num_markets, np.int64)

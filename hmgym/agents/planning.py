@@ -29,8 +29,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hmgym.envs import make_markets
-from hmgym.market import Market, MarketState, Shocks
+from hmgym.agents.differentiable import differentiable_market
+from hmgym.market import MarketState, Shocks
 
 # What a transition leaves that neither the action nor the clearing has a part in.
 _NEWS = ("log_value", "news", "signal", "next_news")
@@ -112,17 +112,11 @@ class PlannerPolicy:
     def __init__(
         self, env_id: str, settings: PlanningSettings | None = None, *, seed: int = 0, **env_kwargs: Any
     ) -> None:
-        reward = env_kwargs.get("reward", "log_unit_value")
-        if reward != "log_unit_value":
-            raise ValueError(f'`reward` must be "log_unit_value" to be differentiated, got {reward!r}')
-        face = make_markets(env_id, 1, **env_kwargs)
+        self.settings = settings = self.default_settings if settings is None else settings
+        face, self.market = differentiable_market(env_id, settings.smoothing, **env_kwargs)
         if face.config.n_learners != 1:
             raise ValueError(f"`n_learners` must be 1 for a planner, got {face.config.n_learners}")
-        self.env_id = env_id
-        self.settings = settings = self.default_settings if settings is None else settings
-        self.action_map = face.action_map
-        smoothing = settings.smoothing
-        self.market = Market(face.config if smoothing is None else face.config.replace(smoothing=smoothing))
+        self.env_id, self.action_map = env_id, face.action_map
         self.imagined_steps = 0
         """Transitions of a market that were imagined so far; the first month of a plan is one for all samples."""
         self._random = np.random.default_rng(seed)

@@ -122,11 +122,6 @@ class TrainingResult:
     env_steps: int
     seconds: float
 
-    @property
-    def frames_per_second(self) -> float:
-        """Periods a second of training, gradient steps included."""
-        return self.env_steps / max(self.seconds, 1e-9)
-
 
 def spread_seed(seed: int, *stage: int) -> int:
     """A seed far from those of other runs: markets count up from it, and runs whose seeds count up would share them."""
@@ -160,12 +155,12 @@ class LearningCurve:
         """Stop the clock."""
         self._before, self._begin = self.seconds, time.perf_counter()
 
-    def measure(self, policy: Policy, env_steps: int, gradient_steps: int, *, last: bool = False) -> CurvePoint | None:
+    def measure(self, policy: Policy, env_steps: int, gradient_steps: int, *, last: bool = False) -> None:
         """Add a point if one is due, or at the end of the run; the clock stops meanwhile."""
         plan = self._plan
         done = bool(self.points) and self.points[-1].env_steps == env_steps
         if plan.curve_episodes == 0 or done or (env_steps < self._next and not last):
-            return None
+            return
         self.pause()
         run = evaluate(
             policy, plan.env_id, episodes=plan.curve_episodes, first_seed=CURVE_SEED, env_kwargs=plan.env_kwargs
@@ -177,7 +172,6 @@ class LearningCurve:
         self.points.append(point)
         self._next = max(env_steps + plan.total_steps // _CURVE_FIRST, int(_CURVE_GROWTH * env_steps))
         self.start()
-        return point
 
     def write(self, path: Path) -> None:
         """Write what a continued run needs, as JSON."""
@@ -220,12 +214,17 @@ def train(plan: TrainingPlan, progress: Progress | None = None) -> TrainingResul
     Raises:
         ImportError: stable-baselines3 or TensorBoard is not installed.
     """
-    name = "hmgym.agents.sb3.training" if plan.algo in SB3_ALGORITHMS else "hmgym.agents.gradient_training"
-    trained: TrainingResult = importlib.import_module(name).train(plan, progress)
+    trained: TrainingResult = _trainer_of(plan).train(plan, progress)
     return trained
 
 
 def hyperparameters_of(plan: TrainingPlan) -> dict[str, Any]:
     """What the algorithm runs with: its own hyperparameters, and the plan's in their place."""
-    name = "hmgym.agents.sb3.training" if plan.algo in SB3_ALGORITHMS else "hmgym.agents.gradient_training"
-    return {**importlib.import_module(name).HYPERPARAMETERS[plan.algo], **plan.hyperparameters}
+    return {**_trainer_of(plan).HYPERPARAMETERS[plan.algo], **plan.hyperparameters}
+
+
+def _trainer_of(plan: TrainingPlan) -> Any:
+    """The module that trains the plan's algorithm, imported only when it is asked for."""
+    return importlib.import_module(
+        "hmgym.agents.sb3.training" if plan.algo in SB3_ALGORITHMS else "hmgym.agents.gradient_training"
+    )
