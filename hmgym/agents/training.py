@@ -1,4 +1,4 @@
-"""What every training run is asked for, and the one function that trains: plan, result, checks before the first step."""
+"""What every training run is asked for, what is checked before its first step, and the one function that trains."""
 
 from __future__ import annotations
 

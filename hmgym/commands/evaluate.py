@@ -121,9 +121,8 @@ def find_subject(arguments: Arguments) -> Subject:
         policy = PLANNERS[name](env_id, **env_kwargs) if name in PLANNERS else None
         return Subject(name=name, policy=policy, env_id=env_id, env_kwargs=env_kwargs)
     if not Path(name).is_dir():
-        raise ValueError(
-            f"`policy` must be the folder of a checkpoint or of a run, or one of {[*BASELINES, *PLANNERS]}, got {name!r}"
-        )
+        known = [*BASELINES, *PLANNERS]
+        raise ValueError(f"`policy` must be the folder of a checkpoint or of a run, or one of {known}, got {name!r}")
     checkpoint = find_checkpoint(Path(name))
     plan = TrainingPlan.of_checkpoint(checkpoint)
     env_id = arguments.env or plan.env_id

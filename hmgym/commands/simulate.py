@@ -5,6 +5,7 @@ Writes series.csv, summary.txt and panels.png to the folder of --out.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +39,10 @@ class Arguments:
 def main(argv: Sequence[str]) -> int:
     """Simulate, write, print the summary; returns the exit status."""
     arguments = parse(Arguments, argv, prog=PROG, description=__doc__)
+    simulate = importlib.import_module("hmgym").simulate
     with refusals(PROG):
-        import hmgym
-
         check_at_least(arguments, months=1, markets=1, seed=0)
-        result = hmgym.simulate(
+        result = simulate(
             arguments.scenario, months=arguments.months, seed=arguments.seed, markets=arguments.markets,
             **named_values(arguments.parameters),
         )  # fmt: skip

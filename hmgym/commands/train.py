@@ -134,14 +134,14 @@ def _parse(argv: Sequence[str]) -> tuple[Arguments, Any]:
     first.add_argument("--env", default=Arguments.env)
     chosen, _ = first.parse_known_args(argv)
     own = find_algorithm(chosen.algo).hyperparameters_for(chosen.env)
-    everything = dataclasses.make_dataclass(
+    everything: Any = dataclasses.make_dataclass(
         "Arguments", bases=(Arguments,), frozen=True, kw_only=True, namespace={"__doc__": Arguments.__doc__},
         fields=[
             ("algo", Literal[tuple(sorted(ALGORITHMS))], Arguments.algo),
             ("hyperparameters", type(own), own),
         ],
     )  # fmt: skip
-    arguments = parse(everything, argv, prog=PROG, description=__doc__)
+    arguments: Any = parse(everything, argv, prog=PROG, description=__doc__)
     return arguments, arguments.hyperparameters
 
 

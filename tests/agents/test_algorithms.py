@@ -8,7 +8,6 @@ import inspect
 
 import pytest
 
-
 from hmgym.agents.algorithms import ALGORITHMS, Algorithm, find_algorithm
 from hmgym.agents.gradient_training import APG
 from hmgym.agents.training import TrainingPlan, hyperparameters_of
@@ -22,7 +21,11 @@ def documented(cls: type) -> set[str]:
         body = ast.parse(inspect.getsource(base)).body[0]
         assert isinstance(body, ast.ClassDef)
         for node, after in zip(body.body, body.body[1:], strict=False):
-            if isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            if (
+                isinstance(node, ast.AnnAssign)
+                and isinstance(after, ast.Expr)
+                and isinstance(after.value, ast.Constant)
+            ):
                 assert isinstance(node.target, ast.Name)
                 found.add(node.target.id)
     return found
