@@ -70,7 +70,7 @@ def simulate(
     generators = [np.random.default_rng(seed) for seed in seeds]
     with torch.no_grad():
         state = market.initial(market.draw_initial_shocks(generators))
-        cash_at_start = state.cash.sum(1) + state.balances.sum(1)
+        cash_at_start = state.total_cash
         rows: list[tuple[Array, ...]] = []
         residual, not_cleared, conservation = 0.0, 0, 0.0
         for month in _progress(range(burn_in + months), progress):
@@ -79,10 +79,10 @@ def simulate(
             residual = max(residual, float(outcome.residual.max()))
             not_cleared += int((~outcome.converged).sum())
             market_value = (state.supply * state.prices).sum(-1)
-            cash = state.cash.sum(1) + state.balances.sum(1)
-            size = state.cash.abs().sum(1) + state.balances.abs().sum(1) + market_value
             shares = (state.holdings.sum(1) / state.supply - 1.0).abs().max()
-            conservation = max(conservation, float(((cash - cash_at_start).abs() / size).max()), float(shares))
+            conservation = max(
+                conservation, float(((state.total_cash - cash_at_start).abs() / state.gross_money).max()), float(shares)
+            )
             if month < burn_in:
                 continue
             money = state.holdings * state.prices.unsqueeze(1)

@@ -58,7 +58,8 @@ class Coordinates:
         """Row (E, n) of a state, with its graph."""
         positions = state.holdings * (self._prices / self._wealth)[:, None]
         parts = (
-            torch.log(state.prices), state.cash / self._wealth, positions.flatten(1), state.trend.flatten(1),
+            torch.log(state.prices), state.cash / self._wealth, positions.flatten(1),
+            state.scenario.population.trend.flatten(1),
             torch.sqrt(state.variance), state.last_return, torch.log(state.unit_value),
         )  # fmt: skip
         return torch.cat(parts, 1)
@@ -73,7 +74,8 @@ class Coordinates:
         replaced = {
             "prices": prices, "cash": cash, "holdings": holdings,
             "wealth": cash + (holdings * prices[:, None]).sum(-1),
-            "trend": trend.reshape(-1, investors, assets), "variance": volatility**2, "last_return": last_return,
+            "scenario.memories.0.trend": trend.reshape(-1, investors, assets),
+            "variance": volatility**2, "last_return": last_return,
             "unit_value": torch.exp(log_unit_value),
         }  # fmt: skip
         return state.detach().tensors() | replaced
