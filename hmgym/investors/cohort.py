@@ -56,8 +56,8 @@ class Setting(NamedTuple):
 class Cohort(Protocol):
     """b investors of one kind in each of E markets.
 
-    What they remember is a frozen dataclass of tensors (E, b, ...). If its class has an attribute `exogenous_fields`, it
-    names the fields that neither an action nor a price has a part in: a planner that imagines months keeps these.
+    What they remember is a frozen dataclass of tensors (E, b, ...). Its class may have an attribute `exogenous_fields`,
+    the names of fields that neither an action nor a price has a part in: a planner that imagines months keeps these.
     """
 
     seats: int
