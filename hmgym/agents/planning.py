@@ -29,7 +29,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hmgym.agents.differentiable import differentiable_market
+from hmgym.envs.differentiable import differentiable_market
 from hmgym.market import MarketState, Shocks
 
 # What a transition leaves that neither the action nor the clearing has a part in.
