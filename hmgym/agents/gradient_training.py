@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hmgym.agents.analytic_policy_gradient import AnalyticPolicyGradient, Update, WindowSettings
-from hmgym.agents.differentiable import DifferentiableMarkets
 from hmgym.agents.networks import SquashedGaussianPolicy
 from hmgym.agents.shac import ActorCriticSettings, ShortHorizonActorCritic
 from hmgym.agents.training import (
@@ -20,6 +19,7 @@ from hmgym.agents.training import (
     checkpoint_folder,
     newest_checkpoint,
 )
+from hmgym.envs.differentiable import DifferentiableMarkets
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -29,7 +29,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hmgym.agents.differentiable import differentiable_market
+from hmgym.envs.differentiable import differentiable_market
 from hmgym.market import MarketState, Shocks
 
 # What is moved so that the samples have the right mean; of the other exogenous parts of a state one month is kept.

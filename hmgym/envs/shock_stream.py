@@ -37,7 +37,10 @@ class ShockStream:
         self._position[rows] = self._periods
 
     def next(self, generators: Sequence[np.random.Generator], frozen: npt.NDArray[np.bool_] | None = None) -> Shocks:
-        """Shocks of the next period for every market; a frozen market gets arbitrary ones and draws nothing."""
+        """Shocks of the next period for every market, the same again until `advance`.
+
+        A frozen market gets arbitrary ones and draws nothing.
+        """
         position = self._position
         spent = position == self._periods
         if frozen is not None:
@@ -53,8 +56,11 @@ class ShockStream:
         else:
             flat = torch.from_numpy(here * here.size + np.arange(here.size))
             shocks = self._ahead.map(lambda ahead: ahead.flatten(0, 1).index_select(0, flat))
-        position += 1 if frozen is None else ~frozen
         return shocks
+
+    def advance(self, frozen: npt.NDArray[np.bool_] | None = None) -> None:
+        """The shocks that `next` gave are used: go on to those of the period after, but in frozen markets."""
+        self._position += 1 if frozen is None else ~frozen
 
     def state_dict(self) -> dict[str, Any]:
         """What was drawn ahead and how much of it was served, as tensors."""
@@ -73,9 +79,8 @@ class ShockStream:
             self._ahead = fresh.map(torch.Tensor.contiguous)
         else:
             assert self._ahead is not None
-            if (
-                self._served_views
-            ):  # the last period's shocks may still be asked for, and are views of what would be overwritten
+            if self._served_views:
+                # The last period's shocks may still be asked for, and are views of what would be overwritten.
                 self._ahead = self._ahead.map(torch.Tensor.clone)
                 self._served_views = False
             index = torch.from_numpy(rows)
