@@ -24,8 +24,9 @@ import numpy.typing as npt
 from benchmarks.timing import print_table
 from hmgym.agents import MyopicPolicy, PlannerPolicy, choose_best_constant, evaluate, evaluate_baselines
 from hmgym.agents.evaluation import EVALUATION_SEED
+from hmgym.agents.learning_curve import CURVE_SEED
 from hmgym.agents.report import episode_figure, record_episode
-from hmgym.agents.training import CURVE_SEED, TrainingPlan, hyperparameters_of, train
+from hmgym.agents.training import TrainingPlan, hyperparameters_of, train
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENTS = ("hmgym/Leverage-v0", "hmgym/Beliefs-v0")
