@@ -44,13 +44,13 @@ stress: $(STAMP) ## Clear 10^6 random markets and run 10^5 steps of the economy;
 	$(BIN)/python -m benchmarks.stress $(ARGS)
 
 results: $(STAMP) ## Train and compare all agents, five seeds each, and measure plausibility; resumable (about an hour).
-	$(BIN)/python -m hmgym.analysis.plausibility --seeds 200 --out benchmarks/results/plausibility.json \
+	$(BIN)/python -m hmgym.diagnostics.plausibility --seeds 200 --out benchmarks/results/plausibility.json \
 	  --figure docs/images/plausibility.png
 	$(BIN)/python -m benchmarks.agents $(ARGS)
 	$(BIN)/python -m benchmarks.learners
 
 gradients: $(STAMP) ## Measure gradients through the market (docs/gradients.md): figures and JSON.
-	$(BIN)/python -m hmgym.analysis.gradients all --out benchmarks/results --figures docs/images $(ARGS)
+	$(BIN)/python -m hmgym.diagnostics.gradients all --out benchmarks/results --figures docs/images $(ARGS)
 
 lint: $(STAMP) ## Check style (ruff) and types (mypy, strict).
 	$(BIN)/ruff check .

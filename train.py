@@ -28,7 +28,7 @@ from hmgym.agents.report import (
     write_report,
 )
 from hmgym.agents.training import ALGORITHMS, TrainingPlan, hyperparameters_of, train
-from hmgym.analysis import plausibility
+from hmgym.diagnostics import plausibility
 from hmgym.envs import make_markets
 
 
