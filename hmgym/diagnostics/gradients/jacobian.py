@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from hmgym.agents.networks import SquashedGaussianPolicy
-from hmgym.analysis.gradients.reporting import counted, format_table, new_figure, quantiles, title
-from hmgym.analysis.gradients.rollouts import Setting
+from hmgym.diagnostics.gradients.reporting import counted, format_table, new_figure, quantiles, title
+from hmgym.diagnostics.gradients.rollouts import Setting
 from hmgym.market import MarketState
 
 
