@@ -49,8 +49,8 @@ def train_one(env_id: str, algo: str, seed: int, out: Path, episodes: int) -> No
         episode_figure(series, f"{env_id}: one episode of a trained policy").savefig(out / "episode.png", dpi=120)
     found = {
         "mean": float(final.returns.mean()),
-        "ruined": float(final.ruined.mean()),
-        "terminal_mark_gain": float(final.mark_gain.mean()),
+        "ruined": float(final.terminated.mean()),
+        "terminal_mark_gain": float(final.measures["terminal_mark_gain"].mean()),
         "env_steps": result.env_steps,
         "seconds": round(result.seconds, 2),
         "curve": [vars(point) for point in result.curve],
@@ -83,7 +83,7 @@ def evaluate_untrained(env_id: str, name: str, out: Path, episodes: int) -> None
         extra["on_curve_episodes"] = float(on_curve.returns.mean())
     found = {
         key: {"mean": run.result.mean, "ci95": run.result.ci95, "episodes": run.returns.size,
-              "ruined": float(run.ruined.mean())}
+              "ruined": float(run.terminated.mean())}
         for key, run in runs.items()
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hmgym.agents.baselines import Baseline, baselines_of
 from hmgym.agents.constant import ConstantPolicy, RandomPolicy, constant_grid, no_leverage
 from hmgym.agents.evaluation import (
     ConstantChoice,
@@ -18,6 +19,7 @@ from hmgym.agents.planning import MyopicPolicy, PlannerPolicy, PlanningSettings
 from hmgym.agents.policy import Planner, Policy, Predictor
 
 __all__ = [
+    "Baseline",
     "ConstantChoice",
     "ConstantPolicy",
     "Estimate",
@@ -29,6 +31,7 @@ __all__ = [
     "Policy",
     "Predictor",
     "RandomPolicy",
+    "baselines_of",
     "choose_best_constant",
     "constant_grid",
     "estimate",

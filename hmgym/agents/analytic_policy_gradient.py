@@ -8,10 +8,10 @@ taken on it, over the last windows, as long as the policy stays near where the g
 dear part, the network is not. With several learners in a market they share φ and each ascends its own return with
 respect to its own actions: the others are part of its market.
 
-Noise that is known to be noise is taken out: a month's return is mostly next month's news, of which the signal tells
-the posterior mean. The part beyond it, times what the learner holds, is subtracted as a control variate. It has mean
-zero whatever the learner does where months are independent (Gaussian fundamentals); bootstrapped ones carry a little
-from one month to the next, and the policy is not paid for using that (docs/decisions.md has figures).
+Noise that is known to be noise is taken out: the markets' own control variate, what unforeseeable news adds to a
+month's return. It has mean zero whatever the learner does where months are independent (Gaussian fundamentals);
+bootstrapped ones carry a little from one month to the next, and the policy is not paid for using that
+(docs/decisions.md has figures).
 
 Source: Freeman et al. (2021), Brax; Xu et al. (2022), Accelerated policy learning with parallel differentiable
 simulation, for the window; Schulman et al. (2017), Proximal policy optimization, for steps within a clipped distance.
@@ -26,11 +26,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from hmgym.agents.differentiable import DifferentiableMarkets
 from hmgym.agents.networks import SquashedGaussianPolicy
-from hmgym.market import MarketState
-
-_LEAST_WEALTH = 1e-9  # money; wealth below it counts as that much
+from hmgym.envs.differentiable import DifferentiableMarkets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +176,7 @@ class AnalyticPolicyGradient:
             raise ValueError(f"`learning_seats` must be some of {everybody}, each once, got {learning_seats}")
         if others is None and len(self.seats) < len(everybody):
             raise ValueError("`others` must be given where some learners are not trained, got None")
-        device = markets.market.device
+        device = markets.device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.policy = SquashedGaussianPolicy(
@@ -258,7 +255,7 @@ class AnalyticPolicyGradient:
         markets.restart()
         markets.detach()
         shape = (markets.num_markets, len(seats))
-        weight = torch.ones(shape, dtype=torch.float64, device=markets.market.device)
+        weight = torch.ones(shape, dtype=torch.float64, device=markets.device)
         total = torch.zeros_like(weight)
         observations, rewards, ends, values = [], [], [], []
         for month in range(settings.horizon):
@@ -269,13 +266,12 @@ class AnalyticPolicyGradient:
                 record.perturbations.append(torch.zeros_like(action, requires_grad=True))
                 record.noise.append(noise.to(weight.device))
                 action = action + record.perturbations[-1]
-            before = markets.state
             period = markets.step(action)
             reward, ended, ruined = period.reward[:, seats], period.ended[:, seats], period.ruined[:, seats]
             total = total + weight * reward
             weight = weight * settings.discount
             if record is not None and month < settings.horizon - 1 and settings.surprise_weight > 0.0:
-                surprise = weight * self._surprise(before)
+                surprise = weight * markets.surprise()[:, seats]
                 record.surprise = record.surprise + torch.where(ended, torch.zeros_like(surprise), surprise)
             value = torch.zeros_like(weight)
             last = month == settings.horizon - 1
@@ -325,18 +321,6 @@ class AnalyticPolicyGradient:
             for seat in range(self.markets.n_learners):
                 chosen.setdefault(seat, rest[:, seat])
         return torch.stack([chosen[seat] for seat in range(self.markets.n_learners)], 1)
-
-    def _surprise(self, before: MarketState) -> Tensor:
-        """Log return (E, seats) that next month's unforeseeable news brings to what is held now, to first order.
-
-        Args:
-            before: the state that the last period started from, which holds the signal of that news.
-        """
-        state, seats = self.markets.state, list(self.seats)
-        expected = self.markets.market.news_posterior.mean(before.signal, before.regime)
-        held = state.holdings[:, seats] * state.prices[:, None] / state.wealth[:, seats, None].clamp(min=_LEAST_WEALTH)
-        surprise: Tensor = (held * (before.next_news - expected)[:, None]).sum(-1)
-        return surprise
 
     def _ascend(self, steps: ActionGradients) -> float:
         """Gradient steps on the replayed action gradients; returns the mean norm."""

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hmgym.agents.analytic_policy_gradient import AnalyticPolicyGradient, WindowSettings
-from hmgym.agents.differentiable import DifferentiableMarkets
 from hmgym.agents.evaluation import EPISODES, Estimate, evaluate, paired_difference
 from hmgym.agents.networks import SquashedGaussianPolicy
 from hmgym.agents.policy import Actions, Observations
 from hmgym.agents.training import spread_seed
+from hmgym.envs.differentiable import DifferentiableMarkets
 
 
 @dataclass(frozen=True, kw_only=True)

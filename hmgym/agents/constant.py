@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import numpy.typing as npt
 
-from hmgym.envs import ActionMap
-
-LEVERAGE_POINTS = 7
-"""Points of the grid along each of short and long leverage."""
-BELIEF_POINTS = 21
-"""Points of the grid over one expected return for all assets."""
-JOINT_LEVERAGE_POINTS, JOINT_BELIEF_POINTS = 4, 7
-"""Coarser grid where an action sets both."""
+from hmgym.envs import ActionBox, ActionMap
 
 
 class ConstantPolicy:
@@ -65,21 +56,6 @@ def no_leverage(action_map: ActionMap) -> ConstantPolicy:
     return ConstantPolicy(action_map.from_leverage(0.0, 1.0), "no leverage")
 
 
-def constant_grid(action_map: ActionMap) -> list[ConstantPolicy]:
-    """Constants over the whole action box: 7×7 of leverage, or 21 common expected returns, or both, coarser.
-
-    The scale of risk, where an action holds it, stays at 1.
-    """
-    leverage = action_map.leverage
-    points = LEVERAGE_POINTS if not action_map.beliefs else JOINT_LEVERAGE_POINTS
-    limits = list(itertools.product(np.linspace(-1.0, 1.0, points), repeat=2)) if leverage else [()]
-    points = BELIEF_POINTS if not leverage else JOINT_BELIEF_POINTS
-    beliefs = np.linspace(-1.0, 1.0, points).tolist() if action_map.beliefs else [None]
-    policies = []
-    for limit, belief in itertools.product(limits, beliefs):
-        action = np.zeros(action_map.size)
-        action[: len(limit)] = limit
-        if belief is not None:
-            action[len(limit) : len(limit) + action_map.n_assets] = belief
-        policies.append(ConstantPolicy(action, action_map.describe(action)))
-    return policies
+def constant_grid(action_map: ActionBox) -> list[ConstantPolicy]:
+    """Constants over the whole action box, as the box itself lays them out."""
+    return [ConstantPolicy(action, action_map.describe(action)) for action in action_map.grid()]

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hmgym.agents.constant import ConstantPolicy, RandomPolicy, constant_grid, no_leverage
-from hmgym.agents.policy import Policy, actions_of
-from hmgym.envs import MAX_EPISODE_STEPS, make_markets
+from hmgym.agents.baselines import baselines_of
+from hmgym.agents.constant import ConstantPolicy, constant_grid
+from hmgym.agents.policy import Actor, Policy
+from hmgym.checks import integer
+from hmgym.envs import BatchVectorEnv, make_markets
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -80,23 +82,30 @@ class Evaluation:
         first_seed: episode i has seed first_seed + i.
         returns: shape (episodes,), sum of rewards.
         lengths: shape (episodes,), periods.
-        ruined: shape (episodes,), whether the episode ended in ruin.
-        mark_gain: shape (episodes,), by how much the learner's own last trade inflated its last mark, in the unit of
-            the log unit value; 0 where the episode ended in ruin.
+        terminated: shape (episodes,), whether the episode came to an end of its own, ruin for one.
+        measures: shape (episodes,) each, by name, what else the environment measures of an episode at its last period;
+            0 where it was terminated. A market's is `terminal_mark_gain`: by how much the learner's own last trade
+            inflated its last mark, in the unit of the log unit value.
 
-    Where a market has several learners an episode is the mean over them, `ruined` the share of them.
+    Where a market has several learners an episode is the mean over them, `terminated` the share of them.
     """
 
     name: str
     first_seed: int
     returns: FloatArray
     lengths: npt.NDArray[Any]
-    ruined: npt.NDArray[Any]
-    mark_gain: FloatArray
+    terminated: npt.NDArray[Any]
+    measures: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @property
     def result(self) -> Estimate:
-        """Mean sum of rewards an episode."""
+        """Mean sum of rewards an episode.
+
+        Raises:
+            ValueError: there is one episode only, which has no interval.
+        """
+        if self.returns.size < 2:
+            raise ValueError(f"`episodes` must be >= 2 for an interval, got {self.returns.size}")
         return estimate(self.returns)
 
 
@@ -117,8 +126,9 @@ def evaluate(
     mean over them, or that of one seat.
 
     Args:
-        policy: has `predict`, like stable-baselines3's, asked for the deterministic action; or is a function from
-            observations (E, size) to actions (E, size of one action); or plans from the state, with `act`.
+        policy: has `predict`, like stable-baselines3's, asked for the deterministic action and given back the state
+            that it returned; or is a function from observations (E, size) to actions (E, size of one action); or plans
+            from the state, with `act`.
         env_id: a registered id.
         name: of the policy, for tables.
         episodes: number of seeds.
@@ -128,44 +138,75 @@ def evaluate(
         seat: the learner that counts, where a market has several; None takes the mean over them.
 
     Raises:
-        ValueError: `episodes` or `batch` is less than 1, there is no such `seat`, or `max_episode_steps` is None: an
+        ValueError: an argument is out of range, or `max_episode_steps` is None where the id registers a number: an
             episode would not end.
     """
-    if episodes < 1 or batch < 1:
-        raise ValueError(f"`episodes` and `batch` must be >= 1, got {episodes} and {batch}")
-    arguments = {"max_episode_steps": MAX_EPISODE_STEPS, **(env_kwargs or {})}
-    if arguments["max_episode_steps"] is None:
-        raise ValueError("`max_episode_steps` must be a number, got None")
-    parts: list[tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.bool_], FloatArray]] = []
+    episodes, batch = integer("episodes", episodes, 1), integer("batch", batch, 1)
+    first_seed = integer("first_seed", first_seed, 0)
+    parts: list[_Episodes] = []
     for start in range(0, episodes, batch):
-        size = min(batch, episodes - start)
-        markets = make_markets(env_id, size, autoreset_mode="SameStep", **arguments)
-        observation, _ = markets.reset(seed=first_seed + start)
-        count = markets.num_envs  # a row a learner
-        returns, lengths, mark_gain = np.zeros(count), np.zeros(count, np.int64), np.zeros(count)
-        ruined, running = np.zeros(count, np.bool_), np.ones(count, np.bool_)
-        while running.any():
-            period = markets.advance(actions_of(policy, observation, markets))
-            observation = period.observation
-            returns += np.where(running, period.reward, 0.0)
-            lengths += running
-            ruined |= running & period.terminated
-            survived = running & period.truncated & ~period.terminated
-            if survived.any():
-                mark_gain = np.where(survived, markets.terminal_mark_gain(), mark_gain)
-            running &= ~(period.terminated | period.truncated)
+        markets = _markets_that_end(env_id, min(batch, episodes - start), env_kwargs or {})
+        learners = markets.n_learners
+        if seat is not None and not 0 <= seat < learners:
+            raise ValueError(f"`seat` must be one of {learners} learners, got {seat}")
+        parts.append(_run(policy, markets, first_seed + start))
         markets.close()
-        parts.append((returns, lengths, ruined, mark_gain))
-    series = [np.concatenate(values) for values in zip(*parts, strict=True)]
-    if len(series[0]) > episodes or seat is not None:
-        learners = [values.reshape(episodes, -1) for values in series]
-        if seat is not None and not 0 <= seat < learners[0].shape[1]:
-            raise ValueError(f"`seat` must be one of {learners[0].shape[1]} learners, got {seat}")
-        series = [values.mean(axis=1) if seat is None else values[:, seat] for values in learners]
-    returns, lengths, ruined, mark_gain = series
+
+    def series(values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """A row an episode: of the only learner, of one seat, or the mean over the seats."""
+        rows = np.concatenate(values).reshape(episodes, learners)
+        if seat is not None or learners == 1:
+            return rows[:, seat or 0]
+        mean: npt.NDArray[Any] = rows.mean(axis=1)
+        return mean
+
+    measures = dict.fromkeys(measure for part in parts for measure in part.measures)
     return Evaluation(
-        name=name, first_seed=first_seed, returns=returns, lengths=lengths, ruined=ruined, mark_gain=mark_gain
-    )
+        name=name, first_seed=first_seed, returns=series([part.returns for part in parts]),
+        lengths=series([part.lengths for part in parts]), terminated=series([part.terminated for part in parts]),
+        measures={measure: series([part.measured(measure) for part in parts]) for measure in measures},
+    )  # fmt: skip
+
+
+@dataclass
+class _Episodes:
+    """The first episode of every row of a batch, in the making; shapes (rows,)."""
+
+    returns: FloatArray
+    lengths: npt.NDArray[np.int64]
+    terminated: npt.NDArray[np.bool_]
+    measures: dict[str, FloatArray] = field(default_factory=dict)
+
+    def measured(self, name: str) -> FloatArray:
+        """A measure, 0 where it was not taken."""
+        return self.measures.get(name, np.zeros_like(self.returns))
+
+
+def _markets_that_end(env_id: str, count: int, env_kwargs: Mapping[str, Any]) -> BatchVectorEnv:
+    markets = make_markets(env_id, count, autoreset_mode="SameStep", **env_kwargs)
+    if markets.max_episode_steps is None and markets.spec is not None and markets.spec.max_episode_steps is not None:
+        raise ValueError("`max_episode_steps` must be a number, got None")
+    return markets
+
+
+def _run(policy: Policy, markets: BatchVectorEnv, seed: int) -> _Episodes:
+    actor = Actor(policy, markets)
+    observation, _ = markets.reset(seed=seed)
+    count = markets.num_envs  # a row a learner
+    found = _Episodes(np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.bool_))
+    running, starting = np.ones(count, np.bool_), np.ones(count, np.bool_)
+    while running.any():
+        period = markets.advance(actor(observation, starting))
+        observation, starting = period.observation, period.terminated | period.truncated
+        found.returns += np.where(running, period.reward, 0.0)
+        found.lengths += running
+        found.terminated |= running & period.terminated
+        survived = running & period.truncated & ~period.terminated
+        if survived.any():
+            for name, values in markets.closing_measures().items():
+                found.measures[name] = np.where(survived, values, found.measured(name))
+        running &= ~starting
+    return found
 
 
 def paired_difference(policy: Evaluation, baseline: Evaluation) -> Estimate:
@@ -220,7 +261,12 @@ def choose_best_constant(
         first_seed: first seed of both.
         env_kwargs: arguments of the environment.
         progress: called with the number of evaluations done and in all.
+
+    Raises:
+        ValueError: an argument is out of range.
     """
+    screening_episodes = integer("screening_episodes", screening_episodes, 1)
+    episodes = integer("episodes", episodes, 0)
     markets = make_markets(env_id, 1, **(env_kwargs or {}))
     grid = constant_grid(markets.action_map)
     finalists = max(1, len(grid) // 8) if episodes > 0 else 0
@@ -256,29 +302,21 @@ def evaluate_baselines(
     env_kwargs: Mapping[str, Any] | None = None,
     choice: ConstantChoice | None = None,
 ) -> dict[str, Evaluation]:
-    """Evaluate what an agent is compared with: random actions, no leverage, and the best constant of `choice`.
+    """Evaluate what an agent is compared with: the id's own baselines, and the best constant of `choice`.
 
-    "No leverage" is the learner's own beliefs with κ = 0 and θ = 1, also where the action sets beliefs: it runs on
-    ``hmgym/Leverage-v0``, whose shocks are the same.
+    See :func:`~hmgym.agents.baselines.baselines_of`.
     """
-    arguments = dict(env_kwargs or {})
-    action_map = make_markets(env_id, 1, **arguments).action_map
-    plain = {name: value for name, value in arguments.items() if name != "confidence"}
-    leverage_map = make_markets("hmgym/Leverage-v0", 1, **plain).action_map
-    runs: dict[str, Evaluation] = {
-        "random": evaluate(
-            RandomPolicy(action_map.size), env_id, name="random", episodes=episodes, first_seed=first_seed,
-            env_kwargs=arguments,
-        ),
-        "no_leverage": evaluate(
-            no_leverage(leverage_map), "hmgym/Leverage-v0", name="no leverage", episodes=episodes,
-            first_seed=first_seed, env_kwargs=plain,
-        ),
+    runs = {
+        name: evaluate(
+            baseline.policy, baseline.env_id, name=name.replace("_", " "), episodes=episodes, first_seed=first_seed,
+            env_kwargs=baseline.env_kwargs,
+        )
+        for name, baseline in baselines_of(env_id, env_kwargs).items()
     }  # fmt: skip
     if choice is not None:
         runs["best_constant"] = evaluate(
             choice.policy, env_id, name=f"best constant ({choice.policy.name})", episodes=episodes,
-            first_seed=first_seed, env_kwargs=arguments,
+            first_seed=first_seed, env_kwargs=env_kwargs,
         )  # fmt: skip
     return runs
 

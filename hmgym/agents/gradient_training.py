@@ -11,12 +11,12 @@ import torch
 
 from hmgym.agents.algorithms import Algorithm, find_algorithm
 from hmgym.agents.analytic_policy_gradient import AnalyticPolicyGradient, WindowSettings
-from hmgym.agents.differentiable import DifferentiableMarkets
 from hmgym.agents.loop import MEAN_RETURN, train_learner
 from hmgym.agents.networks import SquashedGaussianPolicy
 from hmgym.agents.run import TrainingResult, TrainingRun
 from hmgym.agents.shac import ActorCriticSettings, ShortHorizonActorCritic
 from hmgym.agents.training import TrainingPlan
+from hmgym.envs.differentiable import DifferentiableMarkets
 
 _AGENT_FILE, _POLICY_FILE = "agent.pt", "policy.pt"
 

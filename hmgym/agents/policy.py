@@ -8,8 +8,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from hmgym.market import MarketState
-
 Observations = npt.NDArray[np.float32]
 Actions = npt.NDArray[Any]
 
@@ -23,13 +21,20 @@ class Predictor(Protocol):
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> Any:
-        """Actions (E, size of one action) for observations (E, size), and a state that is None."""
+        """Actions (E, size of one action) for observations (E, size), and the state of a recurrent policy, else None.
+
+        Args:
+            observation: shape (E, size).
+            state: what the last call returned; None at the first.
+            episode_start: shape (E,) bool, rows whose episode begins with this observation.
+            deterministic: whether to leave out exploration.
+        """
 
 
 class Planner(Protocol):
     """A policy that plans from the market's state rather than from what the learner observes."""
 
-    def act(self, state: MarketState) -> Actions:
+    def act(self, state: Any) -> Actions:
         """Actions (E, size of one action) for E markets."""
 
 
@@ -40,27 +45,43 @@ class HasState(Protocol):
     """Markets that can be asked for their state."""
 
     @property
-    def state(self) -> MarketState:
+    def state(self) -> Any:
         """A copy of the state of all markets, leading dimension E."""
 
 
-def actions_of(policy: Policy, observation: Observations, markets: HasState) -> Actions:
-    """What a policy of any kind does now; `predict` is asked for the deterministic action.
+class Actor:
+    """A policy of any kind at work in some markets, with the memory of a recurrent one.
 
     Args:
         policy: of any kind.
-        observation: shape (E, size).
-        markets: that were observed; a policy that plans gets their state.
+        markets: that are observed; a policy that plans gets their state.
 
     Raises:
         ValueError: `policy` is none.
     """
-    if hasattr(policy, "act"):
-        planned: Actions = policy.act(markets.state)
-        return planned
-    if hasattr(policy, "predict"):
-        predicted: Actions = policy.predict(observation, deterministic=True)[0]
-        return predicted
-    if callable(policy):
-        return policy(observation)
-    raise ValueError(f"`policy` must have `predict` or `act` or be a function, got {type(policy).__name__}")
+
+    def __init__(self, policy: Policy, markets: HasState) -> None:
+        if not (hasattr(policy, "act") or hasattr(policy, "predict") or callable(policy)):
+            raise ValueError(f"`policy` must have `predict` or `act` or be a function, got {type(policy).__name__}")
+        self._policy: Any = policy
+        self._markets = markets
+        self._memory: Any = None
+
+    def __call__(self, observation: Observations, starting: npt.NDArray[np.bool_]) -> Actions:
+        """What the policy does now; `predict` is asked for the deterministic action.
+
+        Args:
+            observation: shape (E, size).
+            starting: shape (E,), rows whose episode begins with this observation.
+        """
+        policy = self._policy
+        actions: Actions
+        if hasattr(policy, "act"):
+            actions = policy.act(self._markets.state)
+        elif hasattr(policy, "predict"):
+            actions, self._memory = policy.predict(
+                observation, state=self._memory, episode_start=starting, deterministic=True
+            )
+        else:
+            actions = policy(observation)
+        return actions

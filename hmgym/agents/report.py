@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hmgym.agents.evaluation import ConstantChoice, Evaluation, paired_difference
-from hmgym.agents.policy import Policy, actions_of
-from hmgym.envs import MAX_EPISODE_STEPS, make_markets
-from hmgym.envs.history import EpisodeSeries
+from hmgym.agents.policy import Actor, Policy
+from hmgym.envs import Panel, Series, make_markets
+from hmgym.envs.panels import ASSETS, CROWD, LEARNER
+from hmgym.envs.rendering import rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_BLUE, _RED, _GREY, _ORANGE, _GREEN = "#1f63b0", "#c83e32", "#606878", "#de8420", "#228b5e"
-_ASSET_COLOURS = (_BLUE, _ORANGE, _GREEN, "#8957a8", "#78563c", "#0096aa")
 
 
 def build_report(
@@ -55,8 +52,7 @@ def build_report(
         compared[name] = {
             "mean": result.mean,
             "ci95": result.ci95,
-            "ruined": float(run.ruined.mean()),
-            "terminal_mark_gain": float(run.mark_gain.mean()),
+            **_endings(run),
             "policy_minus_baseline": {"mean": ahead.mean, "ci95": ahead.ci95},
         }
     if choice is not None and "best_constant" in compared:
@@ -77,13 +73,18 @@ def build_report(
         "final": {
             "mean": result.mean,
             "ci95": result.ci95,
-            "ruined": float(final.ruined.mean()),
-            "terminal_mark_gain": float(final.mark_gain.mean()),
+            **_endings(final),
         },
         "baselines": compared,
         "settings": dict(settings or {}),
         "curve": [dict(point) for point in curve],
     }
+
+
+def _endings(run: Evaluation) -> dict[str, Any]:
+    """How a run's episodes ended, in the mean."""
+    measures = {name: float(values.mean()) for name, values in run.measures.items()}
+    return {"terminated": float(run.terminated.mean()), "measures": measures}
 
 
 def write_report(report: Mapping[str, Any], path: Path) -> None:
@@ -93,60 +94,49 @@ def write_report(report: Mapping[str, Any], path: Path) -> None:
 
 def comparison_table(report: Mapping[str, Any]) -> str:
     """The comparison as text: a row a policy, mean with interval, and how far the trained one is ahead."""
-    rows = [("policy", "mean", "95 % interval", "ruined", "last mark", "trained minus it (95 %)")]
+    final = report["final"]
+    measures = list(final["measures"])
+    heading = [name.replace("_", " ") for name in measures]
+    rows = [("policy", "mean", "95 % interval", "terminated", *heading, "trained minus it (95 %)")]
 
     def interval(ends: Sequence[float]) -> str:
         return f"[{ends[0]:+.4f}, {ends[1]:+.4f}]"
 
-    final = report["final"]
-    mark = f"{final['terminal_mark_gain']:+.4f}"
-    rows.append((report["algo"], f"{final['mean']:+.4f}", interval(final["ci95"]), f"{final['ruined']:.1%}", mark, ""))
+    def row(label: str, found: Mapping[str, Any], ahead: str) -> tuple[str, ...]:
+        measured = (f"{found['measures'].get(name, 0.0):+.4f}" for name in measures)
+        mean, terminated = f"{found['mean']:+.4f}", f"{found['terminated']:.1%}"
+        return (label, mean, interval(found["ci95"]), terminated, *measured, ahead)
+
+    rows.append(row(report["algo"], final, ""))
     for name, baseline in report["baselines"].items():
         label = name.replace("_", " ") + (f" ({baseline['setting']})" if "setting" in baseline else "")
         ahead = baseline["policy_minus_baseline"]
-        rows.append(
-            (
-                label,
-                f"{baseline['mean']:+.4f}",
-                interval(baseline["ci95"]),
-                f"{baseline['ruined']:.1%}",
-                f"{baseline['terminal_mark_gain']:+.4f}",
-                f"{ahead['mean']:+.4f} {interval(ahead['ci95'])}",
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        rows.append(row(label, baseline, f"{ahead['mean']:+.4f} {interval(ahead['ci95'])}"))
+    widths = [max(len(texts[column]) for texts in rows) for column in range(len(rows[0]))]
     lines = []
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        cells[0], cells[-1] = row[0].ljust(widths[0]), row[-1].ljust(widths[-1])
+    for texts in rows:
+        cells = [cell.rjust(width) for cell, width in zip(texts, widths, strict=True)]
+        cells[0], cells[-1] = texts[0].ljust(widths[0]), texts[-1].ljust(widths[-1])
         lines.append("  ".join(cells))
     lines.insert(1, "  ".join("-" * width for width in widths))
-    heading = f"{report['env_id']}: sum of rewards an episode, {report['episodes']} episodes on the same shocks"
-    return "\n".join([heading, *(line.rstrip() for line in lines)])
+    title = f"{report['env_id']}: sum of rewards an episode, {report['episodes']} episodes on the same shocks"
+    return "\n".join([title, *(line.rstrip() for line in lines)])
 
 
-def record_episode(
-    policy: Policy, env_id: str, *, seed: int, env_kwargs: Mapping[str, Any] | None = None
-) -> EpisodeSeries:
-    """Run one whole episode of a policy, on all seats where there are several learners, and return its series."""
-    arguments = {"max_episode_steps": MAX_EPISODE_STEPS, **(env_kwargs or {}), "render_mode": "rgb_array"}
-    config = arguments.get("config")
-    if (arguments.get("n_learners") or (1 if config is None else config.n_learners)) > 1:
-        # Such a market resets itself, and its series, as its last month ends: so that month must not come.
-        months = arguments.pop("max_episode_steps")
-        markets = make_markets(env_id, 1, autoreset_mode="SameStep", max_episode_steps=months + 1, **arguments)
-    else:
-        months = math.inf
-        markets = make_markets(env_id, 1, autoreset_mode="Disabled", **arguments)
+def record_episode(policy: Policy, env_id: str, *, seed: int, env_kwargs: Mapping[str, Any] | None = None) -> Any:
+    """Run one whole episode of a policy, on all seats where there are several learners, and return its series.
+
+    With several learners the episode ends with the market's: at its last month, or when none of them is left.
+    """
+    markets = make_markets(env_id, 1, autoreset_mode="SameStep", render_mode="rgb_array", **(env_kwargs or {}))
+    actor = Actor(policy, markets)
     observation, _ = markets.reset(seed=seed)
-    ended, month = False, 0
-    while not ended:
-        period = markets.advance(actions_of(policy, observation, markets))
-        observation, month = period.observation, month + 1
-        ended = month >= months or bool((period.terminated | period.truncated).all())
-    series = markets.episode(0)
+    starting = np.ones(markets.num_envs, np.bool_)
+    while markets.finished_episode(0) is None:
+        period = markets.advance(actor(observation, starting))
+        observation, starting = period.observation, period.terminated | period.truncated
     markets.close()
-    return series
+    return markets.finished_episode(0)
 
 
 def learning_curve_figure(report: Mapping[str, Any]) -> Figure:
@@ -163,10 +153,10 @@ def learning_curve_figure(report: Mapping[str, Any]) -> Figure:
         ("environment steps", "gradient steps", "seconds"),
         strict=True,
     ):
-        axis.plot([point[key] for point in curve], returns, color=_BLUE, label=f"{report['algo']}, in training")
-        axis.axhline(report["final"]["mean"], color=_RED, label="trained, evaluated")
+        axis.plot([point[key] for point in curve], returns, color=ASSETS[0], label=f"{report['algo']}, in training")
+        axis.axhline(report["final"]["mean"], color=LEARNER, label="trained, evaluated")
         for style, (name, baseline) in zip(("--", "-.", ":"), report["baselines"].items(), strict=False):
-            axis.axhline(baseline["mean"], color=_GREY, linestyle=style, label=name.replace("_", " "))
+            axis.axhline(baseline["mean"], color=CROWD, linestyle=style, label=name.replace("_", " "))
         axis.set_xlabel(label)
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.grid(alpha=0.25)
@@ -176,35 +166,34 @@ def learning_curve_figure(report: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def episode_figure(series: EpisodeSeries, title: str) -> Figure:
-    """One episode: prices against fundamentals, the fund's unit value, everybody's leverage."""
-    figure = _figure(12.0, 7.0)
-    top, value, leverage = figure.subplot_mosaic(
-        [["prices", "prices"], ["value", "leverage"]], height_ratios=[3, 2]
-    ).values()
-    months = np.arange(len(series.unit_value))
-    for i in range(series.prices.shape[1]):
-        colour = _ASSET_COLOURS[i % len(_ASSET_COLOURS)]
-        top.plot(months, series.prices[:, i], color=colour, label=f"price {i}")
-        top.plot(
-            months, series.fundamentals[:, i], color=colour, linestyle="--", alpha=0.6, label=f"fundamental value {i}"
-        )
-    top.set_yscale("log")
-    top.set_ylabel("money a share")
-    top.legend(fontsize=8, ncols=3)
-    value.plot(months, series.unit_value, color=_RED)
-    value.set_yscale("log")
-    value.set_ylabel("learner's unit value")
-    leverage.plot(months, series.crowd_leverage, color=_GREY, label="crowd")
-    first, *_ = leverage.plot(months, series.learner_leverage, color=_RED)
-    first.set_label("learner" if series.unit_value.ndim == 1 else "learners")
-    leverage.set_ylabel("gross leverage")
-    leverage.legend(fontsize=8)
-    for axis in (top, value, leverage):
-        axis.set_xlabel("month")
-        axis.grid(alpha=0.25)
+def episode_figure(series: Series, title: str) -> Figure:
+    """One episode: the panels of its series."""
+    rows = rows_of(series.panels())
+    figure = _figure(12.0, 1.0 + 3.0 * len(rows))
+    parts = figure.subfigures(len(rows), 1, height_ratios=[1.5 if row[0].wide else 1.0 for row in rows], squeeze=False)
+    for part, row in zip(parts[:, 0], rows, strict=True):
+        for axis, panel in zip(part.subplots(1, len(row), squeeze=False)[0], row, strict=True):
+            _draw(axis, panel)
     figure.suptitle(title)
     return figure
+
+
+def _draw(axis: Any, panel: Panel) -> None:
+    for line in panel.lines:
+        axis.plot(
+            np.arange(len(line.values)), line.values, color=line.colour, linestyle="--" if line.dashed else "-",
+            alpha=0.6 if line.dashed else 1.0, label=line.label or "_nolegend_",
+        )  # fmt: skip
+    if panel.log:
+        axis.set_yscale("log")
+    if panel.floor is not None:
+        axis.set_ylim(bottom=min(panel.floor, axis.get_ylim()[0]))
+    axis.set_title(panel.title, fontsize=10)
+    axis.set_xlabel("month")
+    axis.set_ylabel(panel.unit)
+    axis.grid(alpha=0.25)
+    if sum(bool(line.label) for line in panel.lines) > 1:
+        axis.legend(fontsize=8, ncols=3 if panel.wide else 1)
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -75,7 +75,7 @@ class ShortHorizonActorCritic(AnalyticPolicyGradient):
 
     def _make_critic(self) -> None:
         self._critic: nn.Module = perceptron(self.markets.observation_map.size, 1, last_gain=1.0)
-        self._critic.to(self.markets.market.device)
+        self._critic.to(self.markets.device)
         self._target = copy.deepcopy(self._critic)
         for parameter in self._target.parameters():
             parameter.requires_grad_(False)

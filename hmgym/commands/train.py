@@ -29,9 +29,9 @@ from hmgym.agents.report import (
     write_report,
 )
 from hmgym.agents.training import TrainingPlan, hyperparameters_of, train
-from hmgym.analysis import plausibility
 from hmgym.commands.console import check_at_least, parse, refusals, say
-from hmgym.envs import make_markets
+from hmgym.diagnostics import plausibility
+from hmgym.envs import MarketVectorEnv, make_markets
 
 PROG = "hmgym train"
 
@@ -115,14 +115,17 @@ def main(argv: Sequence[str]) -> int:
     learning_curve_figure(report).savefig(out / "learning_curve.png", dpi=120)
     series = record_episode(result.policy, plan.env_id, seed=EVALUATION_SEED, env_kwargs=env_kwargs)
     episode_figure(series, f"{plan.env_id}: one episode of the trained policy").savefig(out / "episode.png", dpi=120)
-    economy = make_markets(plan.env_id, 1, **env_kwargs).config
-    plausibility.plot(plausibility.simulate(economy, seeds=range(24)), out / "plausibility.png")
+    pictures = ["learning_curve.png", "episode.png"]
+    markets = make_markets(plan.env_id, 1, **env_kwargs)
+    if isinstance(markets, MarketVectorEnv):  # other simulators have no economy that could be plausible
+        pictures.append("plausibility.png")
+        plausibility.plot(plausibility.simulate(markets.config, seeds=range(24)), out / pictures[-1])
 
     say(f"\n{comparison_table(report)}")
     say(
         f"\n{report['env_steps']:,} environment steps in {report['seconds']:.0f} s "
         f"({report['frames_per_second']:,.0f} a second); wrote {out}/report.json "
-        "and learning_curve.png, episode.png, plausibility.png beside it"
+        f"and {', '.join(pictures)} beside it"
     )
     return 0
 

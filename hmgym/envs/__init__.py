@@ -1,4 +1,4 @@
-"""The Gymnasium and PettingZoo faces of the market: environments over one batch of markets.
+"""The Gymnasium and PettingZoo faces of a simulator, and the batch of markets that is the first of these.
 
 `parallel_env` and `ParallelMarketEnv` are loaded when they are asked for: PettingZoo is an extra.
 """
@@ -8,11 +8,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hmgym.envs.actions import ActionMap
+from hmgym.envs.boxes import ActionBox, ObservationBox
+from hmgym.envs.history import History
+from hmgym.envs.markets import MarketEnv, MarketVectorEnv
 from hmgym.envs.observation import OBSERVATION_TABLE, ObservationMap, observation_table
-from hmgym.envs.registration import ENVIRONMENTS, MAX_EPISODE_STEPS, register_environments
+from hmgym.envs.panels import Line, Panel, Series
+from hmgym.envs.protocol import Simulator, StepResult
+from hmgym.envs.registration import (
+    ENVIRONMENTS,
+    MAX_EPISODE_STEPS,
+    Registered,
+    register_environment,
+    register_environments,
+)
 from hmgym.envs.rewards import REWARDS, DifferentialSharpe, ExcessReturn, LogUnitValue
-from hmgym.envs.single import MarketEnv
-from hmgym.envs.vector import MarketVectorEnv, make_markets
+from hmgym.envs.single import BatchEnv
+from hmgym.envs.vector import BatchVectorEnv, make_markets
 
 if TYPE_CHECKING:
     from hmgym.envs.parallel import ParallelMarketEnv as ParallelMarketEnv
@@ -23,15 +34,27 @@ __all__ = [
     "MAX_EPISODE_STEPS",
     "OBSERVATION_TABLE",
     "REWARDS",
+    "ActionBox",
     "ActionMap",
+    "BatchEnv",
+    "BatchVectorEnv",
     "DifferentialSharpe",
     "ExcessReturn",
+    "History",
+    "Line",
     "LogUnitValue",
     "MarketEnv",
     "MarketVectorEnv",
+    "ObservationBox",
     "ObservationMap",
+    "Panel",
+    "Registered",
+    "Series",
+    "Simulator",
+    "StepResult",
     "make_markets",
     "observation_table",
+    "register_environment",
     "register_environments",
 ]
 

@@ -5,17 +5,17 @@ Knows the market's :class:`~hmgym.market.Action` and Gymnasium's boxes; knows no
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
+from hmgym.envs.boxes import ActionBox
 from hmgym.market import Action
 
 SHORT_LEVERAGE_MAX = 2.0
@@ -28,13 +28,20 @@ LOG_RISK_RANGE = math.log(2.0)
 """The scale of risk lies between 1/2 and 2."""
 
 
+LEVERAGE_POINTS = 7
+"""Points of the grid of constants along each of short and long leverage."""
+BELIEF_POINTS = 21
+"""Points of the grid of constants over one expected return for all assets."""
+JOINT_LEVERAGE_POINTS, JOINT_BELIEF_POINTS = 4, 7
+"""Coarser grid where an action sets both."""
+
+
 def long_leverage_min(n_assets: int) -> float:
     """Smallest θ that an action can set: 20 % above 1/(N+1), below which no portfolio is feasible, and at least .4."""
     return max(0.4, 1.2 / (n_assets + 1))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ActionMap:
+class ActionMap(ActionBox):
     """The action space of each learner, and its map to natural units.
 
     An action is the concatenation, in this order, of those parts that the environment offers, each in [-1, 1]:
@@ -57,65 +64,19 @@ class ActionMap:
         confidence: whether the action also holds the scale of risk; needs `beliefs`.
     """
 
-    n_assets: int
-    leverage: bool = False
-    beliefs: bool = False
-    confidence: bool = False
-
-    def __post_init__(self) -> None:
-        if not (self.leverage or self.beliefs):
+    def __init__(
+        self, *, n_assets: int, leverage: bool = False, beliefs: bool = False, confidence: bool = False
+    ) -> None:
+        if not (leverage or beliefs):
             raise ValueError("`leverage` or `beliefs` must be True, got neither")
-        if self.confidence and not self.beliefs:
+        if confidence and not beliefs:
             raise ValueError("`confidence` must be False where the action holds no beliefs, got True")
-
-    @property
-    def size(self) -> int:
-        """Number of entries of one action."""
-        return 2 * self.leverage + self.n_assets * self.beliefs + self.confidence
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """A name for every entry of one action."""
-        names: list[str] = []
-        if self.leverage:
-            names += ["short_leverage", "long_leverage"]
-        if self.beliefs:
-            names += [f"belief_{i}" for i in range(self.n_assets)]
-        if self.confidence:
-            names.append("risk_scale")
-        return tuple(names)
-
-    def space(self) -> spaces.Box:
-        """The Gymnasium space of one action."""
-        return spaces.Box(-1.0, 1.0, (self.size,), np.float32)
-
-    def check(self, action: Any, num_markets: int, n_learners: int = 1) -> npt.NDArray[np.float64]:
-        """Actions of all learners as a fresh array of shape (E, L, size), entries outside [-1, 1] clipped.
-
-        Args:
-            action: numbers of shape (E, L, size), or (E, size) where there is one learner.
-            num_markets: E.
-            n_learners: L.
-
-        Raises:
-            ValueError: the shape is another one, or an entry is NaN or infinite.
-        """
-        full = (num_markets, n_learners, self.size)
-        expected = (num_markets, self.size) if n_learners == 1 else full
-        try:
-            values = np.array(action, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"`action` must be numbers of shape {expected}, got {action!r}") from error
-        if values.shape not in (full, expected):
-            raise ValueError(f"`action` must have shape {expected}, got {values.shape}")
-        values = values.reshape(full)
-        if not np.isfinite(values).all():
-            market, learner, entry = np.argwhere(~np.isfinite(values))[0]
-            whose = f"market {market}" if n_learners == 1 else f"learner {learner} of market {market}"
-            raise ValueError(
-                f"`action` must be finite, got {values[market, learner, entry]} for `{self.names[entry]}` of {whose}"
-            )
-        return np.clip(values, -1.0, 1.0, out=values)
+        self.n_assets, self.leverage, self.beliefs, self.confidence = n_assets, leverage, beliefs, confidence
+        super().__init__(
+            ("short_leverage", "long_leverage") * leverage
+            + tuple(f"belief_{i}" for i in range(n_assets * beliefs))
+            + ("risk_scale",) * confidence
+        )
 
     def to_market(self, values: npt.NDArray[np.float64] | Tensor, last_prices: Tensor) -> Action:
         """The action in natural units; gradients flow to `values` and `last_prices` where these require them.
@@ -159,6 +120,24 @@ class ActionMap:
         if natural.risk_scale is not None:
             parts.append(f"risk × {natural.risk_scale.item():.3g}")
         return ", ".join(parts)
+
+    def grid(self) -> npt.NDArray[np.float64]:
+        """Constants over the whole box, shape (G, size): 7×7 of leverage, 21 common expected returns, fewer of both.
+
+        The scale of risk, where an action holds it, stays at 1.
+        """
+        both = self.leverage and self.beliefs
+        limits = np.linspace(-1.0, 1.0, JOINT_LEVERAGE_POINTS if both else LEVERAGE_POINTS)
+        beliefs = np.linspace(-1.0, 1.0, JOINT_BELIEF_POINTS if both else BELIEF_POINTS)
+        axes = [limits] * (2 * self.leverage) + [beliefs] * self.beliefs
+        rows = []
+        for chosen in itertools.product(*axes):
+            row = np.zeros(self.size)
+            row[: 2 * self.leverage] = chosen[: 2 * self.leverage]
+            if self.beliefs:
+                row[2 * self.leverage : 2 * self.leverage + self.n_assets] = chosen[-1]
+            rows.append(row)
+        return np.array(rows)
 
     def from_leverage(self, short_leverage: float, long_leverage: float) -> npt.NDArray[np.float32]:
         """The action that sets these limits and, where it also sets beliefs, expects no return.

@@ -13,22 +13,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hmgym.clearing import ClearingError
 from hmgym.envs.actions import ActionMap
 from hmgym.envs.history import History
 from hmgym.envs.observation import ObservationMap
+from hmgym.envs.protocol import Flags, FloatArray, Infos, Observations, Simulator, StepResult
 from hmgym.envs.rewards import Reward, RewardFunction, make_reward
+from hmgym.envs.series import EpisodeSeries
 from hmgym.envs.shock_stream import ShockStream
 from hmgym.market import Action, Market, MarketConfig, MarketState, Outcome, Shocks
 
 SHOCK_PERIODS = 30
 """Periods of shocks that each market draws at a time; part of what a seed means."""
 
-FloatArray = npt.NDArray[np.float64]
-Infos = dict[str, npt.NDArray[Any]]
 
-
-class MarketBatch:
+class MarketBatch(Simulator):
     """E markets with L >= 1 learners each, stepped together; a market never depends on the other markets.
 
     Args:
@@ -58,16 +56,17 @@ class MarketBatch:
         self.action_map = action_map
         self.observation_map = ObservationMap(config)
         self.reward: Reward = make_reward(reward)
-        self.num_markets = num_markets
-        self.history: History | None = History(num_markets, config.n_learners) if record else None
+        self.num_markets, self.n_learners = num_markets, config.n_learners
+        self.history = History(num_markets, EpisodeSeries) if record else None
         self.amplification = amplification
         self._shocks = ShockStream(self.market, SHOCK_PERIODS)
         self._state: MarketState | None = None
         self._outcome: Outcome | None = None
         self._just_reset = np.ones((num_markets, config.n_learners), np.bool_)
-        self._newcomers: npt.NDArray[np.bool_] | None = None
+        self._not_cleared = np.zeros(num_markets, np.bool_)
+        self._newcomers: Flags | None = None
         self._last_period: tuple[MarketState, Action, Shocks] | None = None
-        self._last_values: tuple[FloatArray, npt.NDArray[np.bool_] | None] | None = None
+        self._last_values: tuple[FloatArray, Flags | None] | None = None
         self._last_amplification: FloatArray | None = None
 
     @property
@@ -77,11 +76,15 @@ class MarketBatch:
 
     @property
     def state(self) -> MarketState:
-        """State of all markets at the start of the current period.
+        """A copy of the state of all markets at the start of the current period.
 
         Raises:
             RuntimeError: no market was reset yet.
         """
+        return self._current.clone()
+
+    @property
+    def _current(self) -> MarketState:
         if self._state is None:
             raise RuntimeError("call `reset` before `step`")
         return self._state
@@ -94,16 +97,17 @@ class MarketBatch:
             if rows.size == self.num_markets:
                 self._state = fresh
             else:
-                self._state = self.state.with_rows(torch.from_numpy(rows), fresh)
+                self._state = self._current.with_rows(torch.from_numpy(rows), fresh)
         starting = np.zeros_like(self._just_reset)
         starting[rows] = True
         self._just_reset |= starting
+        self._not_cleared[rows] = False
         self._shocks.restart(rows, self.num_markets)
         self.reward.restart(starting)
         if self.history is not None:
-            self.history.restart(rows, self.state)
+            self.history.restart(rows, EpisodeSeries.snapshot(self._current))
 
-    def seat_newcomers(self, seats: npt.NDArray[np.bool_]) -> None:
+    def seat_newcomers(self, seats: Flags) -> None:
         """Begin a new episode for learners whose fund was ruined in the last period, in the market that goes on.
 
         The newcomers take their seats as the next period begins; until then `observe` and `infos` show them as they
@@ -118,12 +122,14 @@ class MarketBatch:
 
     def step(
         self,
-        action: npt.NDArray[np.float64],
+        action: FloatArray,
         generators: list[np.random.Generator],
-        frozen: npt.NDArray[np.bool_] | None = None,
-        acting: npt.NDArray[np.bool_] | None = None,
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-        """Run one period in every market and return reward and ruin, both of shape (E, L).
+        frozen: Flags | None = None,
+        acting: Flags | None = None,
+    ) -> StepResult:
+        """Run one period in every market; nothing has changed where this raises.
+
+        A market that does not clear stays as it was, its shocks used, and is named in the result.
 
         Args:
             action: checked actions in [-1, 1], shape (E, L, size).
@@ -132,18 +138,30 @@ class MarketBatch:
             acting: shape (E, L), the learners whose action counts; the others do as their own limits and beliefs say.
 
         Raises:
-            ClearingError: a market that is not frozen did not clear.
-            ValueError: the reward of a market that is not frozen is not finite.
+            ValueError: the reward of a market that is not frozen and cleared is not finite.
         """
-        previous = self.state
+        previous = self._current
         with torch.inference_mode():
             shocks = self._shocks.next(generators, frozen)
             market_action = self._market_action(action, previous, acting)
             state, outcome = self.market.transition(previous, market_action, shocks, errors="mark")
-        cleared = outcome.converged.numpy() if frozen is None else outcome.converged.numpy() | frozen
-        if not cleared.all():
-            failed = {int(row): f"residual {float(outcome.residual[row]):.3g}" for row in np.flatnonzero(~cleared)}
-            raise ClearingError(failed, outcome.solution, self.num_markets)
+        cleared = outcome.converged.numpy()
+        everywhere = bool(cleared.all())
+        if not everywhere:
+            stuck = torch.from_numpy(np.flatnonzero(~cleared))
+            with torch.inference_mode():
+                state = state.with_rows(stuck, previous.select(stuck))
+        reward, ruined = self.reward(previous, outcome, state), outcome.ruined.numpy().copy()
+        idle = frozen
+        if not everywhere:
+            idle = ~cleared if frozen is None else ~cleared | frozen
+        if idle is not None:
+            reward[idle], ruined[idle] = 0.0, False
+        if not np.isfinite(reward).all():
+            shown = reward[:, 0] if reward.shape[1] == 1 else reward
+            raise ValueError(f"`reward` must be finite in every market, got {shown}")
+        # From here on nothing fails: what the period brought is taken over as a whole.
+        self._shocks.advance(frozen)
         self._state, self._outcome = state, outcome
         self._last_period = (previous, market_action, shocks)
         if self.amplification:
@@ -151,17 +169,26 @@ class MarketBatch:
         self._just_reset[:] = False
         self._newcomers = None
         if self.history is not None:
-            self.history.append(state)
-        reward, ruined = self.reward(previous, outcome, state), outcome.ruined.numpy().copy()
-        if frozen is not None:
-            reward[frozen], ruined[frozen] = 0.0, False
-        if not np.isfinite(reward).all():
-            shown = reward[:, 0] if reward.shape[1] == 1 else reward
-            raise ValueError(f"`reward` must be finite in every market, got {shown}")
-        return reward, ruined
+            self.history.append(EpisodeSeries.snapshot(state))
+        if everywhere:
+            self._not_cleared[:] = False
+            return StepResult(reward, ruined)
+        np.copyto(self._not_cleared, ~cleared if frozen is None else ~cleared & ~frozen)
+        failed = {
+            int(row): f"the market did not clear (residual {float(outcome.residual[row]):.3g})"
+            for row in np.flatnonzero(self._not_cleared)
+        }
+        return StepResult(reward, ruined, failed)
 
-    def terminal_mark_gain(self) -> npt.NDArray[np.float64]:
+    def closing_measures(self) -> dict[str, FloatArray]:
+        """What a last trade did to its own mark, see `terminal_mark_gain`."""
+        return {"terminal_mark_gain": self.terminal_mark_gain()}
+
+    def terminal_mark_gain(self) -> FloatArray:
         """What each learner's mark gained from its own trade of the last step, (E, L), in log unit value.
+
+        Wealth is marked at prices that the learner moved: a last trade can inflate a sum of rewards by this much. It is
+        0 where the market did not clear.
 
         Raises:
             RuntimeError: no step was taken yet.
@@ -169,7 +196,9 @@ class MarketBatch:
         if self._last_period is None:
             raise RuntimeError("call `step` before `terminal_mark_gain`")
         with torch.inference_mode():
-            gain: npt.NDArray[np.float64] = self.market.terminal_mark_gain(*self._last_period).numpy()
+            gain: FloatArray = self.market.terminal_mark_gain(*self._last_period).numpy()
+        if self._not_cleared.any():
+            gain[self._not_cleared] = 0.0
         return gain
 
     def gradient_amplification(self) -> FloatArray:
@@ -195,19 +224,21 @@ class MarketBatch:
             self._last_amplification = squares.sqrt().numpy()
         return self._last_amplification.copy()
 
-    def observe(self) -> npt.NDArray[np.float32]:
+    def observe(self) -> Observations:
         """What each learner knows before it acts, shape (E, L, size of one observation)."""
-        observation = self.observation_map(self.state)
+        state = self._current
+        observation = self.observation_map(state)
         if self._newcomers is not None:
-            observation[self._newcomers] = self.observation_map(self.market.seated(self.state))[self._newcomers]
+            observation[self._newcomers] = self.observation_map(self.market.seated(state))[self._newcomers]
         return observation
 
     def infos(self) -> Infos:
         """Arrays of what else is known, a row a learner: leading dimension E·L, learners of a market together; fresh.
 
         What belongs to the market (prices, residual, iterations) is the same in the rows of all its learners.
+        `not_cleared` is there where a market did not clear in the last period, and true for that market.
         """
-        state, outcome, n = self.state, self._outcome, self.config.n_learners
+        state, outcome, n = self._current, self._outcome, self.n_learners
         infos: Infos = {
             "prices": state.prices.numpy().repeat(n, 0),
             "holdings": _rows(state.holdings, n),
@@ -231,15 +262,15 @@ class MarketBatch:
         infos["active_limits"] = _rows(outcome.active_limits, n)
         if self.amplification:
             infos["gradient_amplification"] = self.gradient_amplification().ravel()
+        if self._not_cleared.any():
+            infos["not_cleared"] = self._not_cleared.repeat(n)
         if self._just_reset.any():  # these learners have not traded in this episode
             for name in ("residual", "iterations", "active_limits", "gradient_amplification"):
                 if name in infos:
                     infos[name][self._just_reset.ravel()] = 0
         return infos
 
-    def _market_action(
-        self, values: FloatArray | torch.Tensor, state: MarketState, acting: npt.NDArray[np.bool_] | None
-    ) -> Action:
+    def _market_action(self, values: FloatArray | torch.Tensor, state: MarketState, acting: Flags | None) -> Action:
         action = self.action_map.to_market(values, state.prices)
         if acting is None or acting.all():
             return action

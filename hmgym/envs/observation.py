@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
+from hmgym.envs.boxes import ObservationBox
 from hmgym.market import MarketConfig, MarketState
 
 _FLOOR = np.array(1e-9)  # money; wealth below it counts as none
@@ -71,7 +71,7 @@ OBSERVATION_TABLE: tuple[Entry, ...] = (
 """Meaning, unit, scale and range of every entry, in the order they stand in the observation."""
 
 
-class ObservationMap:
+class ObservationMap(ObservationBox):
     """From states to observations, for one economy.
 
     Args:
@@ -79,27 +79,17 @@ class ObservationMap:
     """
 
     def __init__(self, config: MarketConfig) -> None:
-        self._n_assets = config.n_assets
         counts = [config.n_assets if entry.per_asset else 1 for entry in OBSERVATION_TABLE]
+        names: list[str] = []
+        for entry in OBSERVATION_TABLE:
+            names += [f"{entry.name}_{i}" for i in range(config.n_assets)] if entry.per_asset else [entry.name]
+        super().__init__(names)
         self._rate = np.repeat([1.0 / entry.scale for entry in OBSERVATION_TABLE], counts)
-        self.size = int(self._rate.size)
         bounds = np.cumsum([0, *counts])
         self._slices = {
             entry.name: slice(int(start), int(stop))
             for entry, start, stop in zip(OBSERVATION_TABLE, bounds[:-1], bounds[1:], strict=True)
         }
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """A name for every entry of an observation, ``"news_0"`` for asset 0."""
-        names: list[str] = []
-        for entry in OBSERVATION_TABLE:
-            names += [f"{entry.name}_{i}" for i in range(self._n_assets)] if entry.per_asset else [entry.name]
-        return tuple(names)
-
-    def space(self) -> spaces.Box:
-        """The Gymnasium space of one observation."""
-        return spaces.Box(-1.0, 1.0, (self.size,), np.float32)
 
     def columns(self, name: str) -> slice:
         """Where the entries of one row of the table stand in an observation.

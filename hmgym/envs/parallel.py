@@ -1,4 +1,4 @@
-"""The PettingZoo environment: several learners, each an investor of the same market. Needs the `multi` extra."""
+"""The PettingZoo environment: several learners who act at once in one market. Needs the `multi` extra."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.utils import seeding
 
-from hmgym.envs.face import MarketFace
-from hmgym.envs.history import EpisodeSeries
+from hmgym.checks import integer_or_none
+from hmgym.envs.face import BatchFace, check_options
+from hmgym.envs.markets import MarketFace
+from hmgym.envs.protocol import Simulator
 from hmgym.envs.registration import CONTROLS, MAX_EPISODE_STEPS
-from hmgym.envs.rendering import Viewer
+from hmgym.envs.rendering import RENDER_FPS, RENDER_MODES
 from hmgym.envs.rewards import RewardFunction
-from hmgym.envs.setup import RENDER_FPS, RENDER_MODES, check_render_mode, make_batch
-from hmgym.market import MarketConfig, MarketState
+from hmgym.envs.setup import make_batch
+from hmgym.market import MarketConfig
 
 try:
     from pettingzoo import ParallelEnv
@@ -29,30 +31,17 @@ _ONLY = np.zeros(1, np.int64)
 _LEARNERS = 2
 
 
-class ParallelMarketEnv(MarketFace, ParallelEnv[str, Observation, npt.NDArray[np.float32]]):  # type: ignore[misc]
-    """One market with learners ``"learner_0"``, ``"learner_1"``, ...: investors who act at once and make one price.
+class BatchParallelEnv(BatchFace, ParallelEnv[str, Observation, npt.NDArray[np.float32]]):  # type: ignore[misc]
+    """One market of any simulator, with learners ``"learner_0"``, ``"learner_1"``, ... who act at once.
 
-    Action, observation, reward, start, end and info are, learner by learner, those of
-    :class:`~hmgym.envs.single.MarketEnv`, and with one learner the two are equal to the last bit. "All others" of an
-    observation are all investors but the learner, other learners included.
-
-    A learner whose fund is ruined is terminated and leaves `agents`, and the market goes on: its positions are sold in
-    the next clearing, and the newcomer on its seat acts by the learner's own limits and beliefs. `max_episode_steps`
-    periods truncate all learners that are left.
+    A learner that is terminated leaves `agents`, and the market goes on. `max_episode_steps` periods truncate all
+    learners that are left, and so does a period that cannot be run (the market does not clear), with a warning: the
+    observations are the last ones again and the rewards 0.
 
     Args:
-        n_learners: number of learners L; None takes that of `config`, or 2. Without a `config` each has a target share
-            of .1 of all wealth, or .5 / L where L is more than 5.
-        control: "leverage", "beliefs" or "both": which parts an action has.
-        confidence: whether an action with beliefs also sets the scale of risk.
-        n_assets: number of assets N; None takes that of `config`.
-        n_investors: number of investors B, learners included; None takes that of `config`.
-        reward: a name of :data:`~hmgym.envs.rewards.REWARDS` or a function ``reward(previous, outcome, state)`` that
-            returns numbers of shape (1, L), or (1,) for one learner.
-        config: the economy; None is the default economy.
-        render_mode: None, "rgb_array" or "human".
+        batch: the simulator, of one market.
+        render_mode: None, "rgb_array" or "human"; the last two need a simulator that records a history.
         max_episode_steps: periods of an episode; None never truncates.
-        amplification: whether infos hold `gradient_amplification`, which costs a second clearing and its gradients.
 
     Raises:
         ValueError: an argument is out of range or unknown.
@@ -66,47 +55,30 @@ class ParallelMarketEnv(MarketFace, ParallelEnv[str, Observation, npt.NDArray[np
     }
 
     def __init__(
-        self,
-        *,
-        n_learners: int | None = None,
-        control: str = "leverage",
-        confidence: bool = False,
-        n_assets: int | None = None,
-        n_investors: int | None = None,
-        reward: str | RewardFunction = "log_unit_value",
-        config: MarketConfig | None = None,
-        render_mode: str | None = None,
-        max_episode_steps: int | None = MAX_EPISODE_STEPS,
-        amplification: bool = False,
+        self, batch: Simulator, *, render_mode: str | None = None, max_episode_steps: int | None = None
     ) -> None:
-        if control not in CONTROLS:
-            raise ValueError(f"`control` must be one of {list(CONTROLS)}, got {control!r}")
-        if max_episode_steps is not None and max_episode_steps < 1:
-            raise ValueError(f"`max_episode_steps` must be >= 1 or None, got {max_episode_steps}")
-        self.render_mode = check_render_mode(render_mode)
-        self.max_episode_steps = max_episode_steps
-        self._batch = make_batch(
-            num_markets=1, **CONTROLS[control], confidence=confidence, n_assets=n_assets, n_investors=n_investors,
-            reward=reward, config=config, record=render_mode is not None, amplification=amplification,
-            n_learners=_LEARNERS if n_learners is None and config is None else n_learners,
-        )  # fmt: skip
-        self._viewer = None if render_mode is None else Viewer(render_mode, RENDER_FPS)
-        self.possible_agents = [f"learner_{number}" for number in range(self.config.n_learners)]
+        self._take(batch, render_mode)
+        if batch.num_markets != 1:
+            raise ValueError(f"`batch` must be one market, got {batch.num_markets}")
+        self.max_episode_steps = integer_or_none("max_episode_steps", max_episode_steps, 1)
+        self.possible_agents = [f"learner_{number}" for number in range(batch.n_learners)]
         self.agents: list[str] = []
-        self.observation_spaces = {agent: self.observation_map.space() for agent in self.possible_agents}
-        self.action_spaces = {agent: self.action_map.space() for agent in self.possible_agents}
+        self.observation_spaces = {agent: batch.observation_map.space() for agent in self.possible_agents}
+        self.action_spaces = {agent: batch.action_map.space() for agent in self.possible_agents}
         self._generator: np.random.Generator | None = None
         self._elapsed = 0
 
     @property
-    def market_state(self) -> MarketState:
+    def market_state(self) -> Any:
         """A copy of the market's state, leading dimension 1."""
-        return self._batch.state.clone()
+        return self._batch.state
 
     @property
     def state_space(self) -> spaces.Box:
         """The space of `state`."""
-        return spaces.Box(-1.0, 1.0, (len(self.possible_agents) * self.observation_map.size,), np.float32)
+        one = self.observation_map.space()
+        count = len(self.possible_agents)
+        return spaces.Box(np.tile(one.low, count), np.tile(one.high, count), dtype=np.float32)
 
     def observation_space(self, agent: str) -> spaces.Box:
         """The space of one learner's observation."""
@@ -123,7 +95,12 @@ class ParallelMarketEnv(MarketFace, ParallelEnv[str, Observation, npt.NDArray[np
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Observation], dict[str, dict[str, Any]]]:
-        """Begin a new episode with all learners; without a seed the random stream goes on."""
+        """Begin a new episode with all learners; without a seed the random stream goes on. There are no options.
+
+        Raises:
+            ValueError: `options` is no dictionary.
+        """
+        check_options(options)
         if seed is not None or self._generator is None:
             self._generator, _ = seeding.np_random(seed)
         self._batch.reset(_ONLY, [self._generator])
@@ -150,25 +127,29 @@ class ParallelMarketEnv(MarketFace, ParallelEnv[str, Observation, npt.NDArray[np
         if set(actions) != set(acted):
             raise ValueError(f"`actions` must hold one action for each of {acted}, got {list(actions)}")
         if not acted:
-            self._batch.state  # noqa: B018  raises before the first reset
+            if not self._batch.started:
+                raise RuntimeError("call `reset` before `step`")
             return {}, {}, {}, {}, {}
         idle = np.zeros(self.action_map.size)
         rows = [[actions.get(agent, idle) for agent in self.possible_agents]]
         values = self.action_map.check(rows, 1, len(self.possible_agents))
         acting = np.array([[agent in actions for agent in self.possible_agents]])
         assert self._generator is not None
-        reward, ruined = self._batch.step(values, [self._generator], acting=acting)
+        reward, gone, failed = self._batch.step(values, [self._generator], acting=acting)
         self._elapsed += 1
-        over = self.max_episode_steps is not None and self._elapsed >= self.max_episode_steps
+        for reason in failed.values():
+            gym.logger.warn(f"{reason}: the episode is truncated")
+        out_of_time = self.max_episode_steps is not None and self._elapsed >= self.max_episode_steps
+        over = out_of_time or bool(failed)
         if self.render_mode == "human":
             self.render()
         seats = {agent: seat for seat, agent in enumerate(self.possible_agents) if agent in actions}
         rewards = {agent: float(reward[0, seat]) for agent, seat in seats.items()}
-        terminated = {agent: bool(ruined[0, seat]) for agent, seat in seats.items()}
+        terminated = {agent: bool(gone[0, seat]) for agent, seat in seats.items()}
         self.agents = [] if over else [agent for agent in acted if not terminated[agent]]
         return self._observations(acted), rewards, terminated, dict.fromkeys(acted, over), self._infos(acted)
 
-    def episode(self) -> EpisodeSeries:
+    def episode(self) -> Any:
         """Series of the running episode; kept only where there is a `render_mode`.
 
         Raises:
@@ -197,6 +178,59 @@ class ParallelMarketEnv(MarketFace, ParallelEnv[str, Observation, npt.NDArray[np
             agent: {name: values[self.possible_agents.index(agent)] for name, values in rows.items()}
             for agent in agents
         }
+
+
+class ParallelMarketEnv(MarketFace, BatchParallelEnv):
+    """One market with learners ``"learner_0"``, ``"learner_1"``, ...: investors who act at once and make one price.
+
+    Action, observation, reward, start, end and info are, learner by learner, those of
+    :class:`~hmgym.envs.markets.MarketEnv`, and with one learner the two are equal to the last bit. "All others" of an
+    observation are all investors but the learner, other learners included.
+
+    A learner whose fund is ruined is terminated and leaves `agents`, and the market goes on: its positions are sold in
+    the next clearing, and the newcomer on its seat acts by the learner's own limits and beliefs. `max_episode_steps`
+    periods truncate all learners that are left, and so does a market that does not clear, with a warning.
+
+    Args:
+        n_learners: number of learners L; None takes that of `config`, or 2. Without a `config` each has a target share
+            of .1 of all wealth, or .5 / L where L is more than 5.
+        control: "leverage", "beliefs" or "both": which parts an action has.
+        confidence: whether an action with beliefs also sets the scale of risk.
+        n_assets: number of assets N; None takes that of `config`.
+        n_investors: number of investors B, learners included; None takes that of `config`.
+        reward: a name of :data:`~hmgym.envs.rewards.REWARDS` or a function ``reward(previous, outcome, state)`` that
+            returns numbers of shape (1, L), or (1,) for one learner.
+        config: the economy; None is the default economy.
+        render_mode: None, "rgb_array" or "human".
+        max_episode_steps: periods of an episode; None never truncates.
+        amplification: whether infos hold `gradient_amplification`, which costs a second clearing and its gradients.
+
+    Raises:
+        ValueError: an argument is out of range or unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_learners: int | None = None,
+        control: str = "leverage",
+        confidence: bool = False,
+        n_assets: int | None = None,
+        n_investors: int | None = None,
+        reward: str | RewardFunction = "log_unit_value",
+        config: MarketConfig | None = None,
+        render_mode: str | None = None,
+        max_episode_steps: int | None = MAX_EPISODE_STEPS,
+        amplification: bool = False,
+    ) -> None:
+        if control not in CONTROLS:
+            raise ValueError(f"`control` must be one of {list(CONTROLS)}, got {control!r}")
+        batch = make_batch(
+            num_markets=1, **CONTROLS[control], confidence=confidence, n_assets=n_assets, n_investors=n_investors,
+            reward=reward, config=config, record=render_mode is not None, amplification=amplification,
+            n_learners=_LEARNERS if n_learners is None and config is None else n_learners,
+        )  # fmt: skip
+        super().__init__(batch, render_mode=render_mode, max_episode_steps=max_episode_steps)
 
 
 parallel_env = ParallelMarketEnv

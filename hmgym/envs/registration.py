@@ -2,39 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from gymnasium.envs.registration import register, registry
 
 MAX_EPISODE_STEPS = 120
-"""Registered length of an episode, in periods: ten years of months."""
+"""Registered length of a market's episode, in periods: ten years of months."""
 
-ENTRY_POINT = "hmgym.envs.single:MarketEnv"
-VECTOR_ENTRY_POINT = "hmgym.envs.vector:MarketVectorEnv"
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """What an id stands for.
+
+    Attributes:
+        entry_point: a :class:`~hmgym.envs.single.BatchEnv`, as ``"module:Class"``.
+        vector_entry_point: a :class:`~hmgym.envs.vector.BatchVectorEnv`, likewise.
+        max_episode_steps: periods after which an episode is truncated; None where episodes have an end of their own.
+        arguments: keyword arguments that the id fixes.
+        baselines: what agents are compared with besides random actions and the best constant: a function of `env_id`
+            and `env_kwargs`, as ``"module:function"``; see :func:`hmgym.agents.baselines.baselines_of`.
+    """
+
+    entry_point: str
+    vector_entry_point: str
+    max_episode_steps: int | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    baselines: str | None = None
+
 
 CONTROLS: dict[str, dict[str, bool]] = {
     "leverage": {"leverage": True, "beliefs": False},
     "beliefs": {"leverage": False, "beliefs": True},
     "both": {"leverage": True, "beliefs": True},
 }
-"""Which parts of the action an environment offers, by what the agent controls."""
+"""Which parts of the action an environment of the market offers, by what the agent controls."""
 
-ENVIRONMENTS: dict[str, dict[str, Any]] = {
-    "hmgym/Leverage-v0": CONTROLS["leverage"],
-    "hmgym/Beliefs-v0": CONTROLS["beliefs"],
-    "hmgym/LeverageBeliefs-v0": CONTROLS["both"],
+
+def _market(control: str) -> Registered:
+    return Registered(
+        entry_point="hmgym.envs.markets:MarketEnv",
+        vector_entry_point="hmgym.envs.markets:MarketVectorEnv",
+        max_episode_steps=MAX_EPISODE_STEPS,
+        arguments=CONTROLS[control],
+        baselines="hmgym.agents.baselines:market_baselines",
+    )
+
+
+ENVIRONMENTS: dict[str, Registered] = {
+    "hmgym/Leverage-v0": _market("leverage"),
+    "hmgym/Beliefs-v0": _market("beliefs"),
+    "hmgym/LeverageBeliefs-v0": _market("both"),
 }
-"""Registered ids, and which parts of the action each one offers."""
+"""Every id of hmgym; one line an environment."""
 
 
 def register_environments() -> None:
     """Register every id that Gymnasium does not hold yet."""
-    for env_id, parts in ENVIRONMENTS.items():
+    for env_id, registered in ENVIRONMENTS.items():
         if env_id not in registry:
-            register(
-                id=env_id,
-                entry_point=ENTRY_POINT,
-                vector_entry_point=VECTOR_ENTRY_POINT,
-                max_episode_steps=MAX_EPISODE_STEPS,
-                kwargs=dict(parts),
-            )
+            _register(env_id, registered)
+
+
+def register_environment(env_id: str, registered: Registered) -> None:
+    """Add an id to those of hmgym, from a package of one's own.
+
+    Raises:
+        ValueError: the id is taken.
+    """
+    if env_id in registry:
+        raise ValueError(f"`env_id` must be new, got {env_id!r}, which is registered")
+    ENVIRONMENTS[env_id] = registered
+    _register(env_id, registered)
+
+
+def _register(env_id: str, registered: Registered) -> None:
+    register(
+        id=env_id,
+        entry_point=registered.entry_point,
+        vector_entry_point=registered.vector_entry_point,
+        max_episode_steps=registered.max_episode_steps,
+        kwargs=dict(registered.arguments),
+    )

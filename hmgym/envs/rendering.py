@@ -1,4 +1,4 @@
-"""One frame that tells the story of an episode: prices against fundamentals, the learner's wealth, all leverage.
+"""One frame that tells the story of an episode: the panels of its series.
 
 Drawn with pygame, of the `render` extra, imported at the first frame.
 """
@@ -6,33 +6,31 @@ Drawn with pygame, of the `render` extra, imported at the first frame.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hmgym.envs.history import EpisodeSeries, FloatArray
+from hmgym.envs.panels import GRID, INK, MUTED, PAPER, FloatArray, Line, Panel, Series, mixed, rgb
 
 FRAME_SIZE = (960, 640)
 """Width and height of a frame in pixels."""
 
-Colour = tuple[int, int, int]
-_INK: Colour = (38, 42, 51)
-_MUTED: Colour = (120, 127, 140)
-_GRID: Colour = (226, 229, 235)
-_PAPER: Colour = (255, 255, 255)
-_LEARNER: Colour = (200, 62, 50)
-_LEARNERS: Colour = (240, 170, 60)  # the last of several learners; those between are mixed
-_CROWD: Colour = (96, 104, 120)
-_ASSETS: tuple[Colour, ...] = (
-    (31, 99, 176),
-    (222, 132, 32),
-    (34, 139, 94),
-    (137, 87, 168),
-    (120, 86, 60),
-    (0, 150, 170),
-)
+RENDER_MODES = ("rgb_array", "human")
+RENDER_FPS = 12
+_MARGIN, _TOP = 24, 48
+_LEAST_RANGE = 0.05  # of an axis, so that rounding does not fill it
+_LEAST_MONTHS = 12  # of the axis of an episode that has just begun
+
+Box = tuple[int, int, int, int]
+"""Left, top, width and height in pixels."""
+
+
+def check_render_mode(render_mode: str | None) -> str | None:
+    """Return `render_mode`, or raise a ValueError that lists the modes there are."""
+    if render_mode is not None and render_mode not in RENDER_MODES:
+        raise ValueError(f"`render_mode` must be None or one of {list(RENDER_MODES)}, got {render_mode!r}")
+    return render_mode
 
 
 def _import_pygame() -> Any:
@@ -65,7 +63,7 @@ class Viewer:
     def __deepcopy__(self, memo: dict[int, Any]) -> Viewer:
         return Viewer(self.render_mode, self._fps)  # a copy opens its own window
 
-    def draw(self, series: EpisodeSeries, title: str) -> npt.NDArray[np.uint8] | None:
+    def draw(self, series: Series, title: str) -> npt.NDArray[np.uint8] | None:
         """Draw the episode so far; an array (height, width, 3) for "rgb_array", None for "human"."""
         pygame = _import_pygame()
         if not pygame.font.get_init():
@@ -103,104 +101,81 @@ class Viewer:
         self._clock.tick(self._fps)
 
     def _text(
-        self, pygame: Any, surface: Any, text: str, at: tuple[int, int], size: int, colour: Colour, right: bool = False
+        self, pygame: Any, surface: Any, text: str, at: tuple[int, int], size: int, colour: str, right: bool = False
     ) -> int:
         if size not in self._fonts:
             self._fonts[size] = pygame.font.Font(None, size)
-        image = self._fonts[size].render(text, True, colour)
+        image = self._fonts[size].render(text, True, rgb(colour))
         x = at[0] - image.get_width() if right else at[0]
         surface.blit(image, (x, at[1]))
         return int(image.get_width())
 
-    def _compose(self, pygame: Any, surface: Any, series: EpisodeSeries, title: str) -> None:
-        surface.fill(_PAPER)
-        width, height = FRAME_SIZE
-        self._text(pygame, surface, title, (24, 14), 26, _INK)
-        n = series.prices.shape[1]
-        base = series.prices[0]
-        lines: list[tuple[FloatArray, Colour, bool]] = []
-        for i in range(n):
-            lines.append((np.log(series.fundamentals[:, i] / base[i]), _tint(_ASSETS[i % len(_ASSETS)]), True))
-        for i in range(n):
-            lines.append((np.log(series.prices[:, i] / base[i]), _ASSETS[i % len(_ASSETS)], False))
-        self._panel(
-            pygame,
-            surface,
-            (24, 48, width - 48, 318),
-            "Price (solid) and fundamental value (dashed), log change",
-            lines,
-        )
-        half = (width - 72) // 2
-        top = 48 + 318 + 24
-        value, leverage = series.unit_value, series.learner_leverage
-        one = value.ndim == 1
-        colours = (
-            (_LEARNER,)
-            if one
-            else tuple(_mix(_LEARNER, _LEARNERS, i / (value.shape[1] - 1)) for i in range(value.shape[1]))
-        )
-        self._panel(
-            pygame, surface, (24, top, half, height - top - 24),
-            ("Learner's unit value" if one else "Learners' unit values") + f" {_span(value[-1])}, log",
-            [(np.log(line), colour, False) for line, colour in zip(np.atleast_2d(value.T), colours, strict=True)],
-        )  # fmt: skip
-        self._panel(
-            pygame, surface, (48 + half, top, half, height - top - 24),
-            f"Gross leverage: {'learner' if one else 'learners'} {_span(leverage[-1])} (red), "
-            f"crowd {series.crowd_leverage[-1]:.2f}",
-            [(series.crowd_leverage, _CROWD, False)]
-            + [(line, colour, False) for line, colour in zip(np.atleast_2d(leverage.T), colours, strict=True)],
-            floor=0.0,
-        )  # fmt: skip
+    def _compose(self, pygame: Any, surface: Any, series: Series, title: str) -> None:
+        surface.fill(rgb(PAPER))
+        self._text(pygame, surface, title, (_MARGIN, 14), 26, INK)
+        panels = series.panels()
+        for panel, box in zip(panels, layout(panels), strict=True):
+            self._panel(pygame, surface, box, panel)
 
-    def _panel(
-        self,
-        pygame: Any,
-        surface: Any,
-        box: tuple[int, int, int, int],
-        title: str,
-        lines: Sequence[tuple[FloatArray, Colour, bool]],
-        floor: float | None = None,
-    ) -> None:
+    def _panel(self, pygame: Any, surface: Any, box: Box, panel: Panel) -> None:
         x, y, width, height = box
-        self._text(pygame, surface, title, (x, y), 20, _INK)
+        self._text(pygame, surface, panel.title + (", log" if panel.log else ""), (x, y), 20, INK)
         left, right, top, bottom = x + 46, x + width - 6, y + 24, y + height - 4
-        values = np.concatenate([line for line, _, _ in lines])
+        lines = [(np.log(line.values) if panel.log else line.values, line) for line in panel.lines]
+        values = np.concatenate([line for line, _ in lines])
         low, high = float(values.min()), float(values.max())
-        low, high = (low if floor is None else min(floor, low)), max(high, low + 0.05)
+        low = low if panel.floor is None else min(panel.floor, low)
+        high = max(high, low + _LEAST_RANGE)
         pad = 0.06 * (high - low)
         low, high = low - pad, high + pad
         for tick in _ticks(low, high):
             row = round(bottom - (tick - low) / (high - low) * (bottom - top))
-            pygame.draw.line(surface, _GRID, (left, row), (right, row))
-            self._text(pygame, surface, f"{tick:g}", (left - 6, row - 6), 18, _MUTED, right=True)
-        span = max(len(lines[0][0]) - 1, 12)
-        for line, colour, dashed in lines:
-            columns = left + np.arange(len(line)) / span * (right - left)
-            points = np.stack([columns, bottom - (line - low) / (high - low) * (bottom - top)], axis=1)
-            if len(points) == 1:
-                pygame.draw.circle(surface, colour, points[0], 3)
-            elif dashed:
-                for begin, end in _dashes(points):
-                    pygame.draw.line(surface, colour, begin, end, 2)
-            else:
-                pygame.draw.lines(surface, colour, False, points, 2)
+            pygame.draw.line(surface, rgb(GRID), (left, row), (right, row))
+            label = f"{np.exp(tick):.3g}" if panel.log else f"{tick:g}"
+            self._text(pygame, surface, label, (left - 6, row - 6), 18, MUTED, right=True)
+        span = max(len(values) // len(lines) - 1, _LEAST_MONTHS)
+        for heights, line in lines:
+            columns = left + np.arange(len(heights)) / span * (right - left)
+            self._line(
+                pygame, surface, np.stack([columns, bottom - (heights - low) / (high - low) * (bottom - top)], 1), line
+            )
+
+    def _line(self, pygame: Any, surface: Any, points: FloatArray, line: Line) -> None:
+        colour = rgb(mixed(line.colour, PAPER, 0.5) if line.dashed else line.colour)
+        if len(points) == 1:
+            pygame.draw.circle(surface, colour, points[0], 3)
+        elif line.dashed:
+            for begin, end in _dashes(points):
+                pygame.draw.line(surface, colour, begin, end, 2)
+        else:
+            pygame.draw.lines(surface, colour, False, points, 2)
 
 
-def _mix(first: Colour, last: Colour, share: float) -> Colour:
-    """A colour on the way from the first to the last."""
-    red, green, blue = (round(a + share * (b - a)) for a, b in zip(first, last, strict=True))
-    return red, green, blue
+def rows_of(panels: tuple[Panel, ...]) -> list[tuple[Panel, ...]]:
+    """The panels in rows of a picture: a wide one alone, others in pairs."""
+    rows: list[tuple[Panel, ...]] = []
+    for panel in panels:
+        if not panel.wide and rows and len(rows[-1]) == 1 and not rows[-1][0].wide:
+            rows[-1] = (*rows[-1], panel)
+        else:
+            rows.append((panel,))
+    return rows
 
 
-def _span(values: FloatArray) -> str:
-    """One number as it is, several by their smallest and largest."""
-    return f"{values:.2f}" if values.ndim == 0 else f"{values.min():.2f} to {values.max():.2f}"
-
-
-def _tint(colour: Colour) -> Colour:
-    red, green, blue = ((channel + 255) // 2 for channel in colour)
-    return red, green, blue
+def layout(panels: tuple[Panel, ...]) -> list[Box]:
+    """Where in a frame the panels stand; a row of a wide one is half as high again as the others."""
+    width, height = FRAME_SIZE
+    rows = rows_of(panels)
+    weights = [1.5 if row[0].wide else 1.0 for row in rows]
+    room = height - _TOP - _MARGIN * len(rows)
+    boxes: list[Box] = []
+    top = _TOP
+    for row, weight in zip(rows, weights, strict=True):
+        high = int(room * weight / sum(weights))
+        wide = (width - _MARGIN * (len(row) + 1)) // len(row)
+        boxes += [(_MARGIN + at * (wide + _MARGIN), top, wide, high) for at in range(len(row))]
+        top += high + _MARGIN
+    return boxes
 
 
 def _ticks(low: float, high: float, count: int = 4) -> FloatArray:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from hmgym.checks import integer
 from hmgym.envs.actions import ActionMap
 from hmgym.envs.batch import MarketBatch
 from hmgym.envs.rewards import RewardFunction
 from hmgym.market import MarketConfig
-
-RENDER_MODES = ("rgb_array", "human")
-RENDER_FPS = 12
-
 
 LEARNERS_SHARE = 0.5
 """Largest target share of all wealth that several learners have together, where no `config` says otherwise."""
@@ -31,23 +28,18 @@ def make_config(
     """
     if config is not None and not isinstance(config, MarketConfig):
         raise ValueError(f"`config` must be a MarketConfig or None, got {type(config).__name__}")
-    sizes: dict[str, Any] = {}
-    if n_assets is not None:
-        sizes["n_assets"] = n_assets
-    if n_investors is not None:
-        sizes["n_investors"] = n_investors
-    if n_learners is not None:
-        sizes["n_learners"] = n_learners
-        if config is None and isinstance(n_learners, int) and n_learners > 1:
-            sizes["learner_share"] = min(MarketConfig.learner_share, LEARNERS_SHARE / n_learners)
+    sizes: dict[str, Any] = {
+        name: integer(name, value, least)
+        for name, value, least in (
+            ("n_assets", n_assets, 1),
+            ("n_investors", n_investors, 3),
+            ("n_learners", n_learners, 0),
+        )
+        if value is not None
+    }
+    if config is None and sizes.get("n_learners", 0) > 1:
+        sizes["learner_share"] = min(MarketConfig.learner_share, LEARNERS_SHARE / sizes["n_learners"])
     return MarketConfig(**sizes) if config is None else dataclasses.replace(config, **sizes)
-
-
-def check_render_mode(render_mode: str | None) -> str | None:
-    """Return `render_mode`, or raise a ValueError that lists the modes there are."""
-    if render_mode is not None and render_mode not in RENDER_MODES:
-        raise ValueError(f"`render_mode` must be None or one of {list(RENDER_MODES)}, got {render_mode!r}")
-    return render_mode
 
 
 def make_batch(
@@ -64,7 +56,7 @@ def make_batch(
     n_learners: int | None = None,
     amplification: bool = False,
 ) -> MarketBatch:
-    """A batch of markets for these arguments; see :class:`~hmgym.envs.single.MarketEnv` for their meaning."""
+    """A batch of markets for these arguments; see :class:`~hmgym.envs.markets.MarketEnv` for their meaning."""
     economy = make_config(config, n_assets, n_investors, n_learners)
     action_map = ActionMap(n_assets=economy.n_assets, leverage=leverage, beliefs=beliefs, confidence=confidence)
     return MarketBatch(economy, action_map, reward, num_markets, record, amplification)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,6 @@ import numpy.typing as npt
 import torch
 
 from hmgym.market import Market, Shocks
-
-_FIELDS = tuple(field.name for field in fields(Shocks))
 
 
 class ShockStream:
@@ -40,7 +37,10 @@ class ShockStream:
         self._position[rows] = self._periods
 
     def next(self, generators: Sequence[np.random.Generator], frozen: npt.NDArray[np.bool_] | None = None) -> Shocks:
-        """Shocks of the next period for every market; a frozen market gets arbitrary ones and draws nothing."""
+        """Shocks of the next period for every market, the same again until `advance`.
+
+        A frozen market gets arbitrary ones and draws nothing.
+        """
         position = self._position
         spent = position == self._periods
         if frozen is not None:
@@ -55,37 +55,35 @@ class ShockStream:
             self._served_views = True
         else:
             flat = torch.from_numpy(here * here.size + np.arange(here.size))
-            shocks = _map(lambda ahead: ahead.flatten(0, 1).index_select(0, flat), self._ahead)
-        position += 1 if frozen is None else ~frozen
+            shocks = self._ahead.map(lambda ahead: ahead.flatten(0, 1).index_select(0, flat))
         return shocks
+
+    def advance(self, frozen: npt.NDArray[np.bool_] | None = None) -> None:
+        """The shocks that `next` gave are used: go on to those of the period after, but in frozen markets."""
+        self._position += 1 if frozen is None else ~frozen
 
     def state_dict(self) -> dict[str, Any]:
         """What was drawn ahead and how much of it was served, as tensors."""
-        ahead = {} if self._ahead is None else {name: getattr(self._ahead, name).clone() for name in _FIELDS}
+        ahead = {} if self._ahead is None else {name: x.clone() for name, x in self._ahead.tensors.items()}
         return {"position": torch.from_numpy(self._position.copy()), "ahead": ahead}
 
     def load_state_dict(self, stored: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         self._position = stored["position"].numpy().copy()
-        self._ahead = Shocks(**stored["ahead"]) if stored["ahead"] else None
+        self._ahead = Shocks(stored["ahead"]) if stored["ahead"] else None
         self._served_views = True
 
     def _refill(self, rows: npt.NDArray[np.int64], generators: Sequence[np.random.Generator]) -> None:
         fresh = self._market.draw_shocks([generators[row] for row in rows], periods=self._periods)
         if rows.size == len(generators):
-            self._ahead = _map(torch.Tensor.contiguous, fresh)
+            self._ahead = fresh.map(torch.Tensor.contiguous)
         else:
             assert self._ahead is not None
-            if (
-                self._served_views
-            ):  # the last period's shocks may still be asked for, and are views of what would be overwritten
-                self._ahead = _map(torch.Tensor.clone, self._ahead)
+            if self._served_views:
+                # The last period's shocks may still be asked for, and are views of what would be overwritten.
+                self._ahead = self._ahead.map(torch.Tensor.clone)
                 self._served_views = False
             index = torch.from_numpy(rows)
-            for name in _FIELDS:
-                getattr(self._ahead, name).index_copy_(1, index, getattr(fresh, name))
+            for name, ahead in self._ahead.tensors.items():
+                ahead.index_copy_(1, index, fresh.tensors[name])
         self._position[rows] = 0
-
-
-def _map(function: Callable[[torch.Tensor], torch.Tensor], shocks: Shocks) -> Shocks:
-    return Shocks(**{name: function(getattr(shocks, name)) for name in _FIELDS})

@@ -10,22 +10,15 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from hmgym.envs.batch import Infos
-from hmgym.envs.face import MarketFace, spec_name
-from hmgym.envs.history import EpisodeSeries
-from hmgym.envs.registration import VECTOR_ENTRY_POINT
-from hmgym.envs.rendering import Viewer
-from hmgym.envs.rewards import RewardFunction
-from hmgym.envs.setup import RENDER_FPS, RENDER_MODES, check_render_mode, make_batch
-from hmgym.market import MarketConfig, MarketState
-
-FloatArray = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
-Observations = npt.NDArray[np.float32]
+from hmgym.checks import integer, integer_or_none
+from hmgym.envs.face import BatchFace, check_options, spec_name
+from hmgym.envs.protocol import Flags, FloatArray, Infos, Observations, Simulator, StepResult
+from hmgym.envs.rendering import RENDER_FPS, RENDER_MODES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,20 +42,22 @@ class Period:
     final_infos: Infos | None = None
 
 
-class MarketVectorEnv(MarketFace, VectorEnv[Observations, npt.NDArray[np.float32], Any]):
-    """E independent markets stepped together; arguments and spaces as in :class:`~hmgym.envs.single.MarketEnv`.
+class BatchVectorEnv(BatchFace, VectorEnv[Observations, npt.NDArray[np.float32], Any]):
+    """E independent markets of any simulator; an id's own class adds its arguments.
 
     Row i, seeded s, equals the single environment seeded s + i, also across resets.
 
     With L learners in every market there are E·L rows, and the attribute `num_envs` says so: row e·L + l is learner l
-    of market e, and market e, seeded s, is the parallel environment seeded s + e. A row whose fund is ruined ends its
-    episode; its next one begins at once in the same market, with the newcomer that takes the seat (unit value 1). The
-    end of a market's months truncates all its rows, and a market none of whose learners is left begins anew.
+    of market e, and market e, seeded s, is the parallel environment seeded s + e. A row that is terminated ends its
+    episode; its next one begins at once in the same market, with a newcomer. The end of a market's periods truncates
+    all its rows, and a market none of whose learners is left begins anew.
+
+    A market whose period cannot be run (it does not clear) is truncated alone, with a warning: its observation is the
+    last one again, its reward 0. It begins anew as the autoreset mode says, and nothing changes for the others.
 
     Args:
-        num_envs: number of markets E.
-        n_learners: learners L of every market; None takes that of `config`. Without a `config` each has a target share
-            of .1 of all wealth, or .5 / L where L is more than 5.
+        batch: the simulator, of all E markets.
+        render_mode: None, "rgb_array" or "human"; the last two need a simulator that records a history.
         max_episode_steps: periods after which this environment truncates an episode itself; None never does.
         autoreset_mode: an :class:`~gymnasium.vector.AutoresetMode` or its value, "NextStep", "SameStep", "Disabled";
             None is "NextStep", with several learners "SameStep".
@@ -79,35 +74,17 @@ class MarketVectorEnv(MarketFace, VectorEnv[Observations, npt.NDArray[np.float32
 
     def __init__(
         self,
+        batch: Simulator,
         *,
-        num_envs: int = 1,
-        n_learners: int | None = None,
-        leverage: bool = True,
-        beliefs: bool = False,
-        confidence: bool = False,
-        n_assets: int | None = None,
-        n_investors: int | None = None,
-        reward: str | RewardFunction = "log_unit_value",
-        config: MarketConfig | None = None,
         render_mode: str | None = None,
-        amplification: bool = False,
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode | None = None,
     ) -> None:
-        if num_envs < 1:
-            raise ValueError(f"`num_envs` must be >= 1, got {num_envs}")
-        if max_episode_steps is not None and max_episode_steps < 1:
-            raise ValueError(f"`max_episode_steps` must be >= 1 or None, got {max_episode_steps}")
-        self.num_markets = num_envs
-        self.max_episode_steps = max_episode_steps
-        self.render_mode = check_render_mode(render_mode)
-        self._batch = make_batch(
-            num_markets=num_envs, leverage=leverage, beliefs=beliefs, confidence=confidence, n_assets=n_assets,
-            n_investors=n_investors, reward=reward, config=config, record=render_mode is not None,
-            n_learners=n_learners, amplification=amplification,
-        )  # fmt: skip
-        self._shape = (num_envs, self.config.n_learners)
-        several = self.config.n_learners > 1
+        self._take(batch, render_mode)
+        self.max_episode_steps = integer_or_none("max_episode_steps", max_episode_steps, 1)
+        self.num_markets = batch.num_markets
+        self._shape = (batch.num_markets, batch.n_learners)
+        several = batch.n_learners > 1
         default = AutoresetMode.SAME_STEP if several else AutoresetMode.NEXT_STEP
         self.autoreset_mode = default if autoreset_mode is None else _autoreset_mode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
@@ -116,21 +93,21 @@ class MarketVectorEnv(MarketFace, VectorEnv[Observations, npt.NDArray[np.float32
                 '`autoreset_mode` must be "SameStep" where a market has several learners, because it does not wait for '
                 f"one of them, got {self.autoreset_mode.value!r}"
             )
-        self.num_envs = num_envs * self.config.n_learners
-        self._viewer = None if render_mode is None else Viewer(render_mode, RENDER_FPS)
-        self.single_action_space = self._batch.action_map.space()
-        self.single_observation_space = self._batch.observation_map.space()
+        self.num_envs = batch.num_markets * batch.n_learners
+        self.single_action_space = batch.action_map.space()
+        self.single_observation_space = batch.observation_map.space()
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self._generators: list[np.random.Generator | None] = [None] * num_envs
-        self._seeds: list[int] = [-1] * num_envs
-        self._elapsed = np.zeros(num_envs, np.int64)
-        self._ended = np.zeros(num_envs, np.bool_)
+        self._generators: list[np.random.Generator | None] = [None] * self.num_markets
+        self._seeds: list[int] = [-1] * self.num_markets
+        self._elapsed = np.zeros(self.num_markets, np.int64)
+        self._ended = np.zeros(self.num_markets, np.bool_)
+        self._finished_episodes: dict[int, Any] = {}
 
     @property
-    def state(self) -> MarketState:
+    def state(self) -> Any:
         """A copy of the state of all markets, leading dimension E."""
-        return self._batch.state.clone()
+        return self._batch.state
 
     @property
     def started(self) -> bool:
@@ -166,10 +143,16 @@ class MarketVectorEnv(MarketFace, VectorEnv[Observations, npt.NDArray[np.float32
             options: ``{"reset_mask": mask}`` with a boolean array (E,) resets only these markets.
 
         Raises:
-            ValueError: the number of seeds or the mask's shape is wrong, or the mask is empty.
+            ValueError: the number of seeds or the mask's shape is wrong, the mask is empty, or it leaves out markets at
+                the first reset.
             TypeError: the mask is no boolean array.
         """
         mask = _reset_mask(options, self.num_markets)
+        if not self.started and not mask.all():
+            raise ValueError(
+                "`options['reset_mask']` must be True for every market at the first reset, "
+                f"got False for markets {np.flatnonzero(~mask).tolist()}"
+            )
         seeds = _spread_seed(seed, self.num_markets)
         rows = np.flatnonzero(mask)
         for row in rows:
@@ -219,9 +202,9 @@ class MarketVectorEnv(MarketFace, VectorEnv[Observations, npt.NDArray[np.float32
                 actions[frozen] = 0.0  # ignored, so it need not be finite
         values = self._batch.action_map.check(actions, self.num_envs).reshape(*self._shape, -1)
         if frozen is not None and frozen.all():
-            reward, ruined = np.zeros(self._shape), np.zeros(self._shape, np.bool_)
+            result = StepResult(np.zeros(self._shape), np.zeros(self._shape, np.bool_))
         else:
-            reward, ruined = self._batch.step(values, self._seeded_generators(), frozen)
+            result = self._batch.step(values, self._seeded_generators(), frozen)
             self._elapsed += 1
         if frozen is not None:
             self._begin_episodes(np.flatnonzero(frozen))
@@ -229,41 +212,52 @@ class MarketVectorEnv(MarketFace, VectorEnv[Observations, npt.NDArray[np.float32
             over = np.zeros(self.num_markets, np.bool_)
         else:
             over = self._elapsed >= self.max_episode_steps
-        observation, terminated, truncated = self._observe(), ruined.ravel(), over.repeat(self._shape[1])
+        for market, reason in result.failed.items():
+            over[market] = True
+            gym.logger.warn(f"market {market}: {reason}; its episode is truncated")
+        gone = result.terminated
+        observation, terminated, truncated = self._observe(), gone.ravel(), over.repeat(self._shape[1])
         ended = terminated | truncated
-        period = Period(observation=observation, reward=reward.ravel(), terminated=terminated, truncated=truncated)
+        period = Period(
+            observation=observation, reward=result.reward.ravel(), terminated=terminated, truncated=truncated
+        )
         if self.autoreset_mode is not AutoresetMode.SAME_STEP:
             self._ended = ended
             return period
         if not ended.any():
             return period
         final_infos = self._batch.infos()
-        finished = over | ruined.all(1)
+        finished = over | gone.all(1)
         if finished.any():
-            self._begin_episodes(np.flatnonzero(finished))
-        newcomers = ruined & ~finished[:, None]
+            markets = np.flatnonzero(finished)
+            if self._batch.history is not None:
+                self._finished_episodes.update((int(market), self._series(int(market))) for market in markets)
+            self._begin_episodes(markets)
+        newcomers = gone & ~finished[:, None]
         if newcomers.any():
             self._batch.seat_newcomers(newcomers)
         return replace(period, observation=self._observe(), final_observation=observation, final_infos=final_infos)
 
-    def terminal_mark_gain(self) -> npt.NDArray[np.float64]:
-        """What each learner's mark gained from its own trade of the last step, a row each, in log unit value.
-
-        Wealth is marked at prices that the learner moved: a last trade can inflate a sum of rewards by this much.
-        """
-        return self._batch.terminal_mark_gain().ravel()
+    def closing_measures(self) -> dict[str, FloatArray]:
+        """What is worth reporting of rows whose episode is truncated in this step, by name, a row a learner."""
+        return {name: values.ravel() for name, values in self._batch.closing_measures().items()}
 
     def infos(self) -> Infos:
         """Arrays of what else is known now, a row a learner."""
         return self._batch.infos()
 
-    def episode(self, market: int) -> EpisodeSeries:
+    def episode(self, market: int) -> Any:
         """Series of one market's running episode; kept only where there is a `render_mode`.
 
         Raises:
             ValueError: the environment was made without a `render_mode`.
+            RuntimeError: `reset` was not called yet.
         """
         return self._series(market)
+
+    def finished_episode(self, market: int) -> Any:
+        """Series of the market's last episode that SAME_STEP mode has reset; None before the first."""
+        return self._finished_episodes.get(market)
 
     def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
         """One frame a market; in "human" mode the window shows market 0."""
@@ -300,21 +294,25 @@ class MarketVectorEnv(MarketFace, VectorEnv[Observations, npt.NDArray[np.float32
         return generators  # type: ignore[return-value]
 
 
-def make_markets(env_id: str, num_envs: int, **kwargs: Any) -> MarketVectorEnv:
+def make_markets(env_id: str, num_envs: int, **kwargs: Any) -> BatchVectorEnv:
     """The vector environment of a registered id, unwrapped; `kwargs` as in `gym.make_vec`.
 
     Raises:
-        ValueError: `env_id` is not registered or is no market, or an argument is out of range.
+        ValueError: `env_id` is not registered or is no :class:`BatchVectorEnv`, or an argument is out of range.
     """
+    num_envs = integer("num_envs", num_envs, 1)
     if ":" in env_id:
         importlib.import_module(env_id.split(":")[0])
     spec = gym.registry.get(env_id.split(":")[-1])
     if spec is None:
         raise ValueError(f"`env_id` must be a registered market, got {env_id!r}")
-    if spec.vector_entry_point != VECTOR_ENTRY_POINT:
-        raise ValueError(f"`env_id` must name a market of hmgym, got {env_id!r}")
+    creator: Any = spec.vector_entry_point
+    if isinstance(creator, str):
+        creator = load_env_creator(creator)
+    if not (isinstance(creator, type) and issubclass(creator, BatchVectorEnv)):
+        raise ValueError(f"`env_id` must name a market of hmgym or another BatchVectorEnv, got {env_id!r}")
     markets = gym.make_vec(spec, num_envs, **kwargs).unwrapped
-    assert isinstance(markets, MarketVectorEnv)
+    assert isinstance(markets, BatchVectorEnv)
     return markets
 
 
@@ -329,16 +327,17 @@ def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
 def _spread_seed(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:
     if seed is None:
         return [None] * num_envs
-    if isinstance(seed, int | np.integer):
-        return [int(seed) + row for row in range(num_envs)]
-    seeds = [None if one is None else int(one) for one in seed]
+    if not isinstance(seed, (list, tuple, range, np.ndarray)):
+        first = integer("seed", seed, 0)
+        return [first + row for row in range(num_envs)]
+    seeds = [integer_or_none("seed", one, 0) for one in seed]
     if len(seeds) != num_envs:
         raise ValueError(f"`seed` must be an int or hold one seed for each of {num_envs} markets, got {len(seeds)}")
     return seeds
 
 
 def _reset_mask(options: dict[str, Any] | None, num_envs: int) -> Flags:
-    mask = None if options is None else options.get("reset_mask")
+    mask = check_options(options).get("reset_mask")
     if mask is None:
         return np.ones(num_envs, np.bool_)
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:

@@ -9,11 +9,17 @@ that its deviation σ, that of the news, does not give the regime away.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from hmgym.market.config import MarketConfig
+
+if TYPE_CHECKING:
+    from hmgym.market.shocks import InitialShocks, Shocks
+    from hmgym.market.state import MarketState
 
 
 class Fundamentals:
@@ -33,6 +39,30 @@ class Fundamentals:
         self._loading = config.signal_r2**0.5
         self._noise = (1.0 - config.signal_r2) ** 0.5
         self._switch = config.regime_switch
+
+    def begin(self, shocks: InitialShocks) -> dict[str, Tensor]:
+        """What a market's first state says of news: `news`, `next_news`, `signal`, `regime`, `block_row`, `block_left`.
+
+        The first block of history is entered anywhere.
+        """
+        passed = self.phase(shocks.phase)
+        row = self.block_start(shocks.block[:, 0]) + passed
+        news = self.news(row, shocks.news[:, 0])
+        row, left = self.advance(row, self.block_months - 1 - passed, shocks.block[:, 1])
+        return {"news": news} | self._coming(row, left, self.first_regime(shocks.regime), shocks.news[:, 1], shocks)
+
+    def move_on(self, state: MarketState, shocks: Shocks) -> dict[str, Tensor]:
+        """The same of the next state: the news that was coming is this month's."""
+        row, left = self.advance(state.block_row, state.block_left, shocks.block)
+        regime = self.next_regime(state.regime, shocks.regime)
+        return {"news": state.next_news} | self._coming(row, left, regime, shocks.news, shocks)
+
+    def _coming(
+        self, row: Tensor, left: Tensor, regime: Tensor, normals: Tensor, shocks: InitialShocks | Shocks
+    ) -> dict[str, Tensor]:
+        next_news = self.news(row, normals)
+        signal = self.signal(regime, next_news, shocks.signal)
+        return {"next_news": next_news, "signal": signal, "regime": regime, "block_row": row, "block_left": left}
 
     def block_start(self, uniform: Tensor) -> Tensor:
         """First row (E,) of a block, uniform over the full blocks."""

@@ -48,9 +48,9 @@ def test_ruin_ends_an_episode() -> None:
     run = evaluate(
         ConstantPolicy([1.0, 1.0]), LEVERAGE, episodes=16, env_kwargs={"config": fragile, "max_episode_steps": 60}
     )
-    assert run.ruined.any()
-    assert (run.lengths[run.ruined] <= 60).all()
-    np.testing.assert_allclose(run.returns[run.ruined], np.log(0.95), atol=1e-12)
+    assert run.terminated.any()
+    assert (run.lengths[run.terminated] <= 60).all()
+    np.testing.assert_allclose(run.returns[run.terminated], np.log(0.95), atol=1e-12)
 
 
 def test_pairing_removes_what_both_share() -> None:
@@ -131,7 +131,7 @@ def test_baselines_share_the_seeds(env_id: str) -> None:
 def test_policies_refuse() -> None:
     with pytest.raises(ValueError, match="`action` must be one row of numbers"):
         ConstantPolicy([2.0])
-    with pytest.raises(ValueError, match="`episodes` and `batch` must be >= 1"):
+    with pytest.raises(ValueError, match="`episodes` must be >= 1"):
         evaluate(RandomPolicy(2), LEVERAGE, episodes=0)
     with pytest.raises(ValueError, match="`max_episode_steps` must be a number"):
         evaluate(RandomPolicy(2), LEVERAGE, env_kwargs={"max_episode_steps": None})

@@ -12,12 +12,12 @@ from torch.func import functional_call
 
 from hmgym.agents import evaluate
 from hmgym.agents.analytic_policy_gradient import ActionRecord, AnalyticPolicyGradient, WindowSettings
-from hmgym.agents.differentiable import DifferentiableMarkets
 from hmgym.agents.gradient_training import load_policy
 from hmgym.agents.networks import Normalizer, SquashedGaussianPolicy
 from hmgym.agents.shac import ActorCriticSettings, ShortHorizonActorCritic
 from hmgym.agents.training import TrainingPlan, train
 from hmgym.envs import make_markets
+from hmgym.envs.differentiable import DifferentiableMarkets
 from hmgym.market import MarketConfig
 
 LEVERAGE, BELIEFS = "hmgym/Leverage-v0", "hmgym/Beliefs-v0"

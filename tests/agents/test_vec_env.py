@@ -208,8 +208,8 @@ def test_an_evaluation_is_the_mean_over_the_learners_first_funds() -> None:
         if ruined == 0:
             assert run.returns[episode] == pytest.approx(total / LEARNERS, abs=1e-12)
             assert run.lengths[episode] == months / LEARNERS
-        assert (run.ruined[episode] > 0.0) == (ruined > 0)
-    assert 0.0 < run.ruined.mean() < 1.0
+        assert (run.terminated[episode] > 0.0) == (ruined > 0)
+    assert 0.0 < run.terminated.mean() < 1.0
 
 
 def test_a_recorded_episode_of_many_learners() -> None:

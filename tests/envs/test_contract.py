@@ -51,7 +51,7 @@ def test_spec_entry_points_are_strings(env_id: str) -> None:
 
 
 def test_action_size(env_id: str) -> None:
-    parts = ENVIRONMENTS[env_id]
+    parts = ENVIRONMENTS[env_id].arguments
     expected = 2 * parts["leverage"] + 2 * parts["beliefs"]
     assert gym.make(env_id, **SMALL).action_space.shape == (expected,)
     if parts["beliefs"]:
@@ -75,8 +75,10 @@ def test_same_seed_same_episode(env_id: str) -> None:
         env = gym.make(env_id, **SMALL)
         rows: list[Any] = [env.reset(seed=3)[0]]
         for action in actions_for(env.action_space, 12):
-            observation, reward, *_ = env.step(action)
+            observation, reward, terminated, *_ = env.step(action)
             rows += [observation, reward]
+            if terminated:
+                break
         return rows
 
     for first, second in zip(run(), run(), strict=True):
@@ -117,7 +119,11 @@ def test_unwrapped_never_truncates_and_make_overrides_the_horizon(env_id: str) -
     assert [env.step(action)[3] for _ in range(5)] == [False] * 4 + [True]
     inner = env.unwrapped
     inner.reset(seed=0)
-    assert not any(inner.step(action)[3] for _ in range(125))
+    for _ in range(125):
+        _, _, terminated, truncated, _ = inner.step(action)
+        assert not truncated
+        if terminated:
+            inner.reset()
 
 
 def test_fresh_arrays(env_id: str) -> None:

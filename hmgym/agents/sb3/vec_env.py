@@ -25,7 +25,7 @@ class MarketVecEnv(VecEnv):
     stable-baselines3 reads nothing else and dictionaries of arrays cost more than clearing the market does.
 
     With ``n_learners=L`` every market has L learners, each a row: one policy that acts in all E·L rows is L independent
-    learners who share their parameters. See :class:`~hmgym.envs.MarketVectorEnv` for how their episodes begin and end.
+    learners who share their parameters. See :class:`~hmgym.envs.BatchVectorEnv` for how their episodes begin and end.
 
     Args:
         env_id: a registered id, such as ``"hmgym/Leverage-v0"``.
@@ -126,7 +126,7 @@ class MarketVecEnv(VecEnv):
         return [False for _ in self._get_indices(indices)]
 
     def _market(self, row: int) -> int:
-        return row // self.markets.config.n_learners
+        return row // self.markets.n_learners
 
     def _attribute(self, name: str, row: int) -> Any:
         if name in self._own[row]:
@@ -155,7 +155,7 @@ class MarketVecEnv(VecEnv):
         if name == "episode":
             return self.markets.episode(self._market(row))
         if name == "reset":
-            if self.markets.config.n_learners > 1:
+            if self.markets.n_learners > 1:
                 raise AttributeError("`reset` of one row would end the episodes of the other learners of its market")
             alone = np.arange(self.num_envs) == row
             options = {**(kwargs.pop("options", None) or {}), "reset_mask": alone}

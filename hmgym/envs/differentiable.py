@@ -13,10 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmgym.envs import MarketVectorEnv, make_markets
+from hmgym.checks import integer
 from hmgym.envs.batch import SHOCK_PERIODS
+from hmgym.envs.markets import MarketVectorEnv
 from hmgym.envs.shock_stream import ShockStream
+from hmgym.envs.vector import make_markets
 from hmgym.market import Market, MarketState
+
+_LEAST_WEALTH = 1e-9  # money; wealth below it counts as that much
 
 
 def differentiable_market(
@@ -31,12 +35,15 @@ def differentiable_market(
         env_kwargs: arguments of the environment.
 
     Raises:
-        ValueError: an argument is out of range, or the reward is another than the change of log unit value.
+        ValueError: an argument is out of range, the id is no market, or its reward is another than the change of log
+            unit value.
     """
     reward = env_kwargs.get("reward", "log_unit_value")
     if reward != "log_unit_value":
         raise ValueError(f'`reward` must be "log_unit_value" to be differentiated, got {reward!r}')
     face = make_markets(env_id, 1, **env_kwargs)
+    if not isinstance(face, MarketVectorEnv):
+        raise ValueError(f"`env_id` must name a market to be differentiated, got {env_id!r}")
     config = face.config if smoothing is None else face.config.replace(smoothing=smoothing)
     return face, Market(config, device=device)
 
@@ -89,8 +96,7 @@ class DifferentiableMarkets:
         device: str | torch.device = "cpu",
         **env_kwargs: Any,
     ) -> None:
-        if num_markets < 1:
-            raise ValueError(f"`num_markets` must be >= 1, got {num_markets}")
+        num_markets = integer("num_markets", num_markets, 1)
         face, self.market = differentiable_market(env_id, smoothing, device=device, **env_kwargs)
         self.env_id, self.num_markets, self.max_episode_steps = env_id, num_markets, face.max_episode_steps
         self.action_map, self.observation_map = face.action_map, face.observation_map
@@ -99,6 +105,7 @@ class DifferentiableMarkets:
         self._elapsed = np.zeros(num_markets, np.int64)
         self._finished = np.ones(num_markets, np.bool_)
         self._state: MarketState | None = None
+        self._before: MarketState | None = None
         self.restart()
         if stagger and self.max_episode_steps is not None:
             self._elapsed = np.arange(num_markets) * self.max_episode_steps // num_markets
@@ -107,6 +114,11 @@ class DifferentiableMarkets:
     def n_learners(self) -> int:
         """L, learners of a market."""
         return self.market.config.n_learners
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors live."""
+        return self.market.device
 
     @property
     def state(self) -> MarketState:
@@ -155,6 +167,8 @@ class DifferentiableMarkets:
             shocks = self._shocks.next(self._generators)
         state = self.state
         self._state, outcome = self.market.transition(state, self.action_map.to_market(action, state.prices), shocks)
+        self._shocks.advance()
+        self._before = state
         self._elapsed += 1
         over = np.zeros(self.num_markets, np.bool_)
         if self.max_episode_steps is not None:
@@ -162,6 +176,26 @@ class DifferentiableMarkets:
         self._finished = over | outcome.ruined.all(1).cpu().numpy()
         truncated = torch.from_numpy(over).to(self.market.device)
         return DifferentiablePeriod(reward=outcome.reward, ruined=outcome.ruined, truncated=truncated)
+
+    def surprise(self) -> Tensor:
+        """Log return (E, L) that next month's unforeseeable news brings to what is held now, to first order.
+
+        A control variate for the return of the coming month: the news beyond the posterior mean that signal and regime
+        tell, times what each learner holds after the last `step`. It has mean zero whatever the learner does where
+        months are independent.
+
+        Raises:
+            RuntimeError: no `step` was taken since the markets began or were detached.
+        """
+        if self._before is None:
+            raise RuntimeError("call `step` before `surprise`")
+        before, state = self._before, self.state
+        expected = self.market.news_posterior.mean(before.signal, before.regime)
+        seats = slice(self.n_learners)
+        wealth = state.wealth[:, seats, None].clamp(min=_LEAST_WEALTH)
+        held = state.holdings[:, seats] * state.prices[:, None] / wealth
+        surprise: Tensor = (held * (before.next_news - expected)[:, None]).sum(-1)
+        return surprise
 
     def restart(self) -> None:
         """Begin a new episode in every market whose episode has ended; the others go on."""
@@ -180,7 +214,7 @@ class DifferentiableMarkets:
 
     def detach(self) -> None:
         """Cut the graph: what happened so far is given."""
-        self._state = self.state.detach()
+        self._state, self._before = self.state.detach(), None
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a continued run needs, as tensors, numbers and strings."""
@@ -202,7 +236,7 @@ class DifferentiableMarkets:
         if len(stored["generators"]) != self.num_markets:
             raise ValueError(f"`stored` must be of {self.num_markets} markets, got {len(stored['generators'])}")
         device = self.market.device
-        self._state = MarketState.from_tensors({name: value.to(device) for name, value in stored["state"].items()})
+        self._state = self.state.with_tensors({name: value.to(device) for name, value in stored["state"].items()})
         self._elapsed = stored["elapsed"].numpy().copy()
         self._finished = stored["finished"].numpy().copy()
         self._shocks.load_state_dict(stored["shocks"])

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmgym.agents.differentiable import DifferentiableMarkets
 from hmgym.agents.evaluation import evaluate
 from hmgym.agents.networks import SquashedGaussianPolicy
-from hmgym.analysis.gradients.reporting import counted, format_table, new_figure, quantiles, title
-from hmgym.analysis.gradients.rollouts import Setting, run_agent
+from hmgym.diagnostics.gradients.reporting import counted, format_table, new_figure, quantiles, title
+from hmgym.diagnostics.gradients.rollouts import Setting, run_agent
+from hmgym.envs.differentiable import DifferentiableMarkets
 
 SCHEDULES: dict[str, dict[str, float]] = {
     "exact": {"smoothing": 0.0},

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from hmgym.analysis import plausibility
 from hmgym.analysis import stylised_facts as facts
+from hmgym.diagnostics import plausibility
 from hmgym.market import MarketConfig
 
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hmgym.agents.analytic_policy_gradient import ActionRecord, AnalyticPolicyGradient, WindowSettings
-from hmgym.agents.differentiable import DifferentiableMarkets
 from hmgym.agents.gradient_training import make_agent
 from hmgym.agents.networks import SquashedGaussianPolicy
 from hmgym.agents.training import TrainingPlan
+from hmgym.envs.differentiable import DifferentiableMarkets
 
 
 @dataclass(frozen=True, kw_only=True)

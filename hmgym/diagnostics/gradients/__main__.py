@@ -1,6 +1,6 @@
 """Diagnostics of gradients through the market.
 
-``python -m hmgym.analysis.gradients differences|estimators|jacobian|smoothing|all`` prints a table and writes
+``python -m hmgym.diagnostics.gradients differences|estimators|jacobian|smoothing|all`` prints a table and writes
 ``gradients_<what>.json`` and ``gradients_<what>.png``.
 """
 
@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from hmgym.agents.networks import SquashedGaussianPolicy
-from hmgym.analysis.gradients import differences, estimators, jacobian, smoothing
-from hmgym.analysis.gradients.reporting import counted, title, write_json
-from hmgym.analysis.gradients.rollouts import Setting, load_policy, trained_policy, untrained_policy
+from hmgym.diagnostics.gradients import differences, estimators, jacobian, smoothing
+from hmgym.diagnostics.gradients.reporting import counted, title, write_json
+from hmgym.diagnostics.gradients.rollouts import Setting, load_policy, trained_policy, untrained_policy
 from hmgym.market import MarketConfig
 
 Result = list[dict[str, Any]]

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from hmgym.agents.analytic_policy_gradient import WindowSettings
 from hmgym.agents.networks import SquashedGaussianPolicy
-from hmgym.analysis.gradients.reporting import counted, format_table, new_figure, quantiles, share, title
-from hmgym.analysis.gradients.rollouts import OwnParameters, Sample, Setting, parameters_of
+from hmgym.diagnostics.gradients.reporting import counted, format_table, new_figure, quantiles, share, title
+from hmgym.diagnostics.gradients.rollouts import OwnParameters, Sample, Setting, parameters_of
 
 Array = NDArray[np.float64]
 _TINY = 1e-300

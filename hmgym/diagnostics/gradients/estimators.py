@@ -24,9 +24,9 @@ from torch import Tensor
 
 from hmgym.agents.analytic_policy_gradient import WindowSettings
 from hmgym.agents.networks import SquashedGaussianPolicy
-from hmgym.analysis.gradients.moments import Moments
-from hmgym.analysis.gradients.reporting import counted, format_table, new_figure, title
-from hmgym.analysis.gradients.rollouts import MakeMarkets, OwnParameters, Sample, parameters_of
+from hmgym.diagnostics.gradients.moments import Moments
+from hmgym.diagnostics.gradients.reporting import counted, format_table, new_figure, title
+from hmgym.diagnostics.gradients.rollouts import MakeMarkets, OwnParameters, Sample, parameters_of
 
 _EXACT = "pathwise"
 _RESOLVED = 2.0  # times the variance of its mean that a squared length must be, to be divided by

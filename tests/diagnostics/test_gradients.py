@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from hmgym.agents.differentiable import DifferentiableMarkets, DifferentiablePeriod
 from hmgym.agents.networks import SquashedGaussianPolicy
-from hmgym.analysis.gradients import differences, estimators, jacobian, smoothing
-from hmgym.analysis.gradients.__main__ import main
-from hmgym.analysis.gradients.rollouts import OwnParameters, Setting, parameters_of, untrained_policy
+from hmgym.diagnostics.gradients import differences, estimators, jacobian, smoothing
+from hmgym.diagnostics.gradients.__main__ import main
+from hmgym.diagnostics.gradients.rollouts import OwnParameters, Setting, parameters_of, untrained_policy
+from hmgym.envs.differentiable import DifferentiableMarkets, DifferentiablePeriod
 
 LEVERAGE, BELIEFS = "hmgym/Leverage-v0", "hmgym/Beliefs-v0"
 SMALL = (("n_assets", 2), ("n_investors", 8))

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from hmgym.agents.networks import SquashedGaussianPolicy
-from hmgym.analysis.gradients.reporting import counted, format_table, new_figure, quantiles, title
-from hmgym.analysis.gradients.rollouts import Setting
+from hmgym.diagnostics.gradients.reporting import counted, format_table, new_figure, quantiles, title
+from hmgym.diagnostics.gradients.rollouts import Setting
 from hmgym.market import MarketState
 
 
@@ -58,7 +58,8 @@ class Coordinates:
         """Row (E, n) of a state, with its graph."""
         positions = state.holdings * (self._prices / self._wealth)[:, None]
         parts = (
-            torch.log(state.prices), state.cash / self._wealth, positions.flatten(1), state.trend.flatten(1),
+            torch.log(state.prices), state.cash / self._wealth, positions.flatten(1),
+            state.scenario.population.trend.flatten(1),
             torch.sqrt(state.variance), state.last_return, torch.log(state.unit_value),
         )  # fmt: skip
         return torch.cat(parts, 1)
@@ -73,7 +74,8 @@ class Coordinates:
         replaced = {
             "prices": prices, "cash": cash, "holdings": holdings,
             "wealth": cash + (holdings * prices[:, None]).sum(-1),
-            "trend": trend.reshape(-1, investors, assets), "variance": volatility**2, "last_return": last_return,
+            "scenario.memories.0.trend": trend.reshape(-1, investors, assets),
+            "variance": volatility**2, "last_return": last_return,
             "unit_value": torch.exp(log_unit_value),
         }  # fmt: skip
         return state.detach().tensors() | replaced

@@ -1,0 +1,82 @@
+"""What a picture of an episode shows, said once: frames and figures draw the same panels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+INK, MUTED, GRID, PAPER = "#262a33", "#787f8c", "#e2e5eb", "#ffffff"
+LEARNER = "#c83e32"
+LEARNERS_END = "#f0aa3c"
+"""The last of several learners; those between are mixed."""
+CROWD = "#606878"
+ASSETS = ("#1f63b0", "#de8420", "#228b5e", "#8957a8", "#78563c", "#0096aa")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One series of a panel.
+
+    Attributes:
+        values: shape (T,), in the panel's unit.
+        label: in the legend; empty shows none.
+        colour: as ``"#rrggbb"``.
+        dashed: whether the line is dashed, and paler.
+    """
+
+    values: FloatArray
+    label: str = ""
+    colour: str = LEARNER
+    dashed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Lines over the months of an episode.
+
+    Attributes:
+        title: what it shows.
+        unit: of the values.
+        lines: drawn in this order.
+        log: whether the axis is logarithmic; all values are then above 0.
+        floor: a value that the axis includes, None for none.
+        wide: whether it takes a whole row of the picture.
+    """
+
+    title: str
+    unit: str
+    lines: tuple[Line, ...]
+    log: bool = False
+    floor: float | None = None
+    wide: bool = False
+
+
+class Series(Protocol):
+    """An episode so far, T closes, as a simulator records it."""
+
+    def __len__(self) -> int:
+        """T; 1 after a reset."""
+
+    def panels(self) -> tuple[Panel, ...]:
+        """What a picture shows, from top left to bottom right."""
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Red, green and blue, 0 to 255, of ``"#rrggbb"``."""
+    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
+    return red, green, blue
+
+
+def mixed(first: str, last: str, share: float) -> str:
+    """A colour on the way from the first to the last."""
+    return "#" + "".join(f"{round(a + share * (b - a)):02x}" for a, b in zip(rgb(first), rgb(last), strict=True))
+
+
+def learner_colours(count: int) -> tuple[str, ...]:
+    """One colour a learner."""
+    return tuple(mixed(LEARNER, LEARNERS_END, i / max(count - 1, 1)) for i in range(count))

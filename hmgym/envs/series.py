@@ -1,0 +1,108 @@
+"""What is recorded of a market's episode, and how a picture shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hmgym.envs.panels import ASSETS, CROWD, Line, Panel, learner_colours
+from hmgym.market import MarketState
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def gross_leverage(state: MarketState) -> tuple[FloatArray, FloatArray]:
+    """Gross leverage of the learners and of the crowd: money in risky positions, of either sign, over wealth.
+
+    Returns:
+        learners: shape (E, L), multiple of each learner's wealth.
+        crowd: shape (E,), of all who are no learners together, multiple of their wealth.
+    """
+    n = state.unit_value.shape[1]
+    prices = state.prices.numpy()[:, None, :]
+    positions = state.holdings.numpy() * prices
+    wealth = state.cash.numpy() + positions.sum(-1)
+    gross = np.abs(positions).sum(-1)
+    floor = 1e-9  # money; wealth below it counts as none
+    learners = gross[:, :n] / np.maximum(wealth[:, :n], floor)
+    crowd = gross[:, n:].sum(-1) / np.maximum(wealth[:, n:].sum(-1), floor)
+    return learners, crowd
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeSeries:
+    """One market's episode so far, T closes.
+
+    Attributes:
+        prices: shape (T, N), currency.
+        fundamentals: shape (T, N), currency.
+        unit_value: shape (T,), 1 at reset; (T, L) where there are several learners.
+        learner_leverage: shape (T,), multiple of wealth; (T, L) where there are several learners.
+        crowd_leverage: shape (T,), multiple of wealth.
+    """
+
+    prices: FloatArray
+    fundamentals: FloatArray
+    unit_value: FloatArray
+    learner_leverage: FloatArray
+    crowd_leverage: FloatArray
+
+    @staticmethod
+    def snapshot(state: MarketState) -> dict[str, FloatArray]:
+        """What one close adds to the series of E markets."""
+        leverage, crowd = gross_leverage(state)
+        unit_value = state.unit_value.numpy().copy()
+        if unit_value.shape[1] == 1:
+            unit_value, leverage = unit_value[:, 0], leverage[:, 0]
+        return {
+            "prices": state.prices.numpy().copy(),
+            "fundamentals": state.fundamentals.numpy().copy(),
+            "unit_value": unit_value,
+            "learner_leverage": leverage,
+            "crowd_leverage": crowd,
+        }
+
+    def __len__(self) -> int:
+        return len(self.unit_value)
+
+    def panels(self) -> tuple[Panel, ...]:
+        """Prices against fundamental values, the learners' unit values, everybody's leverage."""
+        colours = [ASSETS[i % len(ASSETS)] for i in range(self.prices.shape[1])]
+        values = [
+            Line(values=self.fundamentals[:, i], label=f"fundamental value {i}", colour=colour, dashed=True)
+            for i, colour in enumerate(colours)
+        ]
+        prices = [Line(values=self.prices[:, i], label=f"price {i}", colour=colour) for i, colour in enumerate(colours)]
+        one = self.unit_value.ndim == 1
+        who = "Learner" if one else "Learners"
+        crowd = Line(values=self.crowd_leverage, label="crowd", colour=CROWD)
+        return (
+            Panel(
+                title="Price (solid) and fundamental value (dashed)", unit="money a share", wide=True, log=True,
+                lines=(*values, *prices),
+            ),
+            Panel(
+                title=("Learner's unit value " if one else "Learners' unit values ") + _span(self.unit_value[-1]),
+                unit="1 at reset", log=True, lines=_of_learners(self.unit_value, who.lower()),
+            ),
+            Panel(
+                title=f"Gross leverage: {who.lower()} {_span(self.learner_leverage[-1])}, "
+                f"crowd {self.crowd_leverage[-1]:.2f}",
+                unit="of wealth", floor=0.0, lines=(crowd, *_of_learners(self.learner_leverage, who.lower())),
+            ),
+        )  # fmt: skip
+
+
+def _of_learners(values: FloatArray, label: str) -> tuple[Line, ...]:
+    lines = np.atleast_2d(values.T)
+    return tuple(
+        Line(values=line, label="" if i else label, colour=colour)
+        for i, (line, colour) in enumerate(zip(lines, learner_colours(len(lines)), strict=True))
+    )
+
+
+def _span(values: FloatArray) -> str:
+    """One number as it is, several by their smallest and largest."""
+    return f"{values:.2f}" if values.ndim == 0 else f"{values.min():.2f} to {values.max():.2f}"
