@@ -22,7 +22,7 @@ PROG = "hmgym simulate"
 class Arguments:
     """Options."""
 
-    scenario: Annotated[str, tyro.conf.Positional] = "default"
+    scenario: Annotated[str, tyro.conf.Positional] = "crowd"
     """name of the scenario"""
     months: int = 60
     """length of the simulation"""
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
             arguments.scenario, months=arguments.months, seed=arguments.seed, markets=arguments.markets,
             **named_values(arguments.parameters),
         )  # fmt: skip
-        frame, figure, summary = result.to_frame(), result.plot(), str(result.summary())
+        frame, figure, summary = result.to_frame(), result.plot(), str(result)
     out = arguments.out or Path("runs") / f"{arguments.scenario}-{arguments.seed}"
     out.mkdir(parents=True, exist_ok=True)
     frame.to_csv(out / "series.csv")

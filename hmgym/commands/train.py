@@ -29,8 +29,9 @@ from hmgym.agents.report import (
     write_report,
 )
 from hmgym.agents.training import TrainingPlan, hyperparameters_of, train
+from hmgym.analysis import plausibility
 from hmgym.commands.console import check_at_least, parse, refusals, say
-from hmgym.diagnostics import plausibility
+from hmgym.diagnostics.plausibility import simulate
 from hmgym.envs import MarketVectorEnv, make_markets
 
 PROG = "hmgym train"
@@ -119,7 +120,7 @@ def main(argv: Sequence[str]) -> int:
     markets = make_markets(plan.env_id, 1, **env_kwargs)
     if isinstance(markets, MarketVectorEnv):  # other simulators have no economy that could be plausible
         pictures.append("plausibility.png")
-        plausibility.plot(plausibility.simulate(markets.config, seeds=range(24)), out / pictures[-1])
+        plausibility.plot(simulate(markets.config, seeds=range(24)), out / pictures[-1])
 
     say(f"\n{comparison_table(report)}")
     say(
