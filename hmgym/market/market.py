@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmgym.clearing import ClearingError, ClearingSolution, clear_unchecked
+from hmgym.clearing import ClearingError, ClearingSolution, Problem, clear
 from hmgym.investors import Population
 from hmgym.investors.fundamentalist import next_error
 from hmgym.investors.population import TRAIT_DRAWS
@@ -229,7 +229,7 @@ class Market:
 
     def _clear(self, state: MarketState, demand: _Demand, orders: Tensor | None = None) -> ClearingSolution:
         cost = self.config.trading_cost
-        return clear_unchecked(
+        problem = Problem.of(
             demand.beliefs,
             demand.risk,
             state.wealth,
@@ -240,10 +240,10 @@ class Market:
             last_prices=state.prices,
             positions=state.holdings if cost else None,
             trading_cost=torch.full_like(state.holdings, cost) if cost else None,
-            smoothing=self.config.smoothing,
             # A place to start from, no more: with this month's news in, a fifth of the search is saved.
-            warm_start=torch.exp(demand.log_price + state.news),
+            start=torch.exp(demand.log_price + state.news),
         )
+        return clear(problem, smoothing=self.config.smoothing)
 
     def _settle(self, state: MarketState, solution: ClearingSolution, estate: Tensor | None) -> Settlement:
         return settle(
