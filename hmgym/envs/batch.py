@@ -101,7 +101,6 @@ class MarketBatch(Simulator):
         starting = np.zeros_like(self._just_reset)
         starting[rows] = True
         self._just_reset |= starting
-        self._not_cleared[rows] = False
         self._shocks.restart(rows, self.num_markets)
         self.reward.restart(starting)
         if self.history is not None:
@@ -263,7 +262,9 @@ class MarketBatch(Simulator):
         if self.amplification:
             infos["gradient_amplification"] = self.gradient_amplification().ravel()
         if self._not_cleared.any():
-            infos["not_cleared"] = self._not_cleared.repeat(n)
+            stuck = self._not_cleared.repeat(n) & ~self._just_reset.ravel()
+            if stuck.any():
+                infos["not_cleared"] = stuck
         if self._just_reset.any():  # these learners have not traded in this episode
             for name in ("residual", "iterations", "active_limits", "gradient_amplification"):
                 if name in infos:
