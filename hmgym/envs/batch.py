@@ -7,6 +7,7 @@ of many. Nothing here knows about episodes, horizons or autoreset.
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,9 @@ class MarketBatch(Simulator):
         self.observation_map = ObservationMap(config)
         self.reward: Reward = make_reward(reward)
         self.num_markets, self.n_learners = num_markets, config.n_learners
-        self.history = History(num_markets, EpisodeSeries) if record else None
+        self.history: History | None = None
+        if record:
+            self.history = History(num_markets, partial(EpisodeSeries, assets=config.selected_history.assets))
         self.amplification = amplification
         self._shocks = ShockStream(self.market, SHOCK_PERIODS)
         self._state: MarketState | None = None
