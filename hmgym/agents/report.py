@@ -12,7 +12,7 @@ import numpy as np
 from hmgym.agents.evaluation import ConstantChoice, Evaluation, paired_difference
 from hmgym.agents.policy import Actor, Policy
 from hmgym.envs import Panel, Series, make_markets
-from hmgym.envs.panels import ASSETS, CROWD, LEARNER
+from hmgym.envs.panels import ASSETS, CROWD, LEARNER, log_ticks
 from hmgym.envs.rendering import rows_of
 
 if TYPE_CHECKING:
@@ -186,6 +186,9 @@ def _draw(axis: Any, panel: Panel) -> None:
         )  # fmt: skip
     if panel.log:
         axis.set_yscale("log")
+        axis.set_yticks(log_ticks(*axis.get_ylim()), minor=False)
+        axis.set_yticks([], minor=True)
+        axis.yaxis.set_major_formatter("{x:g}")
     if panel.floor is not None:
         axis.set_ylim(bottom=min(panel.floor, axis.get_ylim()[0]))
     axis.set_title(panel.title, fontsize=10)

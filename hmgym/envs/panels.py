@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +16,7 @@ LEARNER = "#c83e32"
 LEARNERS_END = "#f0aa3c"
 """The last of several learners; those between are mixed."""
 CROWD = "#606878"
+_LEAST_TICKS = 3
 ASSETS = ("#1f63b0", "#de8420", "#228b5e", "#8957a8", "#78563c", "#0096aa")
 
 
@@ -64,6 +66,19 @@ class Series(Protocol):
 
     def panels(self) -> tuple[Panel, ...]:
         """What a picture shows, from top left to bottom right."""
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Plain numbers from low to high, both above 0, for a logarithmic axis: few enough to be read."""
+    decades = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
+    for steps in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)):
+        ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
+        if len(ticks) >= _LEAST_TICKS:
+            return ticks
+    spacing = 10.0 ** math.floor(math.log10((high - low) / _LEAST_TICKS))
+    spacing *= next(step for step in (5.0, 2.0, 1.0) if step * spacing * _LEAST_TICKS <= high - low)
+    first, last = math.ceil(low / spacing), math.floor(high / spacing)
+    return [round(spacing * at, 12) for at in range(first, last + 1)]
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

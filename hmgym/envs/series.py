@@ -36,6 +36,7 @@ class EpisodeSeries:
     """One market's episode so far, T closes.
 
     Attributes:
+        assets: names of the N assets.
         prices: shape (T, N), currency.
         fundamentals: shape (T, N), currency.
         unit_value: shape (T,), 1 at reset; (T, L) where there are several learners.
@@ -43,6 +44,7 @@ class EpisodeSeries:
         crowd_leverage: shape (T,), multiple of wealth.
     """
 
+    assets: tuple[str, ...]
     prices: FloatArray
     fundamentals: FloatArray
     unit_value: FloatArray
@@ -69,12 +71,16 @@ class EpisodeSeries:
 
     def panels(self) -> tuple[Panel, ...]:
         """Prices against fundamental values, the learners' unit values, everybody's leverage."""
-        colours = [ASSETS[i % len(ASSETS)] for i in range(self.prices.shape[1])]
+        colours = [ASSETS[i % len(ASSETS)] for i in range(len(self.assets))]
         values = [
-            Line(values=self.fundamentals[:, i], label=f"fundamental value {i}", colour=colour, dashed=True)
+            Line(
+                values=self.fundamentals[:, i], label=f"{self.assets[i]}, fundamental value", colour=colour, dashed=True
+            )
             for i, colour in enumerate(colours)
         ]
-        prices = [Line(values=self.prices[:, i], label=f"price {i}", colour=colour) for i, colour in enumerate(colours)]
+        prices = [
+            Line(values=self.prices[:, i], label=self.assets[i], colour=colour) for i, colour in enumerate(colours)
+        ]
         one = self.unit_value.ndim == 1
         who = "Learner" if one else "Learners"
         crowd = Line(values=self.crowd_leverage, label="crowd", colour=CROWD)
