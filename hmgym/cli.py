@@ -11,7 +11,7 @@ COMMANDS = {
     "train": ("hmgym.commands.train", "train an agent, compare it with constants, write a report"),
     "evaluate": (
         "hmgym.commands.evaluate",
-        "compare a trained policy or a baseline with the others on the same shocks",
+        "compare a trained policy or a baseline with others on the same shocks",
     ),
     "simulate": ("hmgym.commands.simulate", "run a market without a learner; write its series and a figure"),
     "best-response": ("hmgym.commands.best_response", "what one of several learners gains by deviating"),

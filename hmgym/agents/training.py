@@ -1,11 +1,10 @@
-"""What every training run is asked for, and the one function that trains: plan, result, checks before the first step."""
+"""What every training run is asked for, what is checked before its first step, and the one function that trains."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from hmgym.agents.algorithms import ALGORITHMS, find_algorithm
 from hmgym.agents.checkpoints import Checkpoint, check_folder, newest_checkpoint
 from hmgym.agents.run import Progress, TrainingResult, TrainingRun
+from hmgym.checks import integer, integer_or_none
 from hmgym.envs import make_markets
 
 _FREE = ("timesteps", "checkpoint_every")  # what a resumed run may change
@@ -57,18 +57,10 @@ class TrainingPlan:
     def __post_init__(self) -> None:
         if self.algo not in ALGORITHMS:
             raise ValueError(f"`algo` must be one of {sorted(ALGORITHMS)}, got {self.algo!r}")
-        for name, least in (
-            ("timesteps", 1), ("num_envs", 1), ("checkpoint_every", 1), ("seed", 0), ("curve_episodes", 0),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is None and name not in ("seed", "curve_episodes"):
-                continue
-            try:
-                integer = operator.index(value)
-            except TypeError:
-                raise ValueError(f"`{name}` must be an integer >= {least}, got {value!r}") from None
-            if integer < least:
-                raise ValueError(f"`{name}` must be >= {least}, got {value}")
+        for name in ("timesteps", "num_envs", "checkpoint_every"):
+            integer_or_none(name, getattr(self, name), 1)
+        for name in ("seed", "curve_episodes"):
+            integer(name, getattr(self, name), 0)
         if self.resume and self.overwrite:
             raise ValueError("`resume` and `overwrite` must not both be set: one goes on with what the other removes")
 

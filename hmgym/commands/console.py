@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from hmgym.checks import integer
 from hmgym.envs.setup import make_config
 from hmgym.market import MarketConfig
 
@@ -51,9 +52,7 @@ def check_at_least(arguments: object, **least: int) -> None:
         ValueError: one is smaller than its least value.
     """
     for name, smallest in least.items():
-        value = getattr(arguments, name)
-        if value is not None and value < smallest:
-            raise ValueError(f"`{name}` must be >= {smallest}, got {value}")
+        integer(name, getattr(arguments, name), smallest)
 
 
 def named_values(pairs: Sequence[str]) -> dict[str, Any]:

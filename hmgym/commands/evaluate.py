@@ -1,7 +1,7 @@
 """Compare a trained policy, or a baseline, with the others on the same shocks.
 
-POLICY is a checkpoint, the folder of a run (its newest checkpoint is taken), or one of random, no_leverage,
-best_constant, myopic and planner.
+POLICY is a checkpoint, the folder of a run (its newest checkpoint is taken), best_constant, a baseline of the
+environment such as random or no_leverage, or a planner: myopic, planner.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from hmgym.agents import MyopicPolicy, PlannerPolicy, Policy, evaluate, evaluate_baselines
+from hmgym.agents import MyopicPolicy, PlannerPolicy, Policy, baselines_of, evaluate, evaluate_baselines
 from hmgym.agents.algorithms import find_algorithm
 from hmgym.agents.checkpoints import find_checkpoint
 from hmgym.agents.evaluation import EPISODES, EVALUATION_SEED, SCREENING_EPISODES
@@ -25,7 +25,7 @@ from hmgym.commands.console import check_at_least, environment_arguments, named_
 from hmgym.envs import make_markets
 
 PROG = "hmgym evaluate"
-BASELINES = ("random", "no_leverage", "best_constant")
+BEST_CONSTANT = "best_constant"
 PLANNERS = {"myopic": MyopicPolicy, "planner": PlannerPolicy}
 
 
@@ -34,7 +34,7 @@ class Arguments:
     """Options."""
 
     policy: Annotated[str, tyro.conf.Positional]
-    """a checkpoint, the folder of a run, or random, no_leverage, best_constant, myopic, planner"""
+    """a checkpoint, the folder of a run, best_constant, a baseline (random, no_leverage), myopic or planner"""
     env: str | None = None
     """id of the environment; default that of the checkpoint, hmgym/Leverage-v0 for the others"""
     episodes: int = EPISODES
@@ -112,18 +112,17 @@ def find_subject(arguments: Arguments) -> Subject:
         ValueError: there is no such policy, or its checkpoint cannot be read.
     """
     name = arguments.policy
-    sizes = {name: getattr(arguments, name) for name in ("n_assets", "n_investors", "n_learners", "reward")}
+    sizes = {key: getattr(arguments, key) for key in ("n_assets", "n_investors", "n_learners", "reward")}
     parameters = named_values(arguments.parameters)
-    if name in (*BASELINES, *PLANNERS):
-        if name == "best_constant" and not arguments.screening_episodes:
-            raise ValueError("`screening_episodes` must be >= 1 to choose the best constant, got 0")
-        env_id, env_kwargs = arguments.env or TrainingPlan.env_id, environment_arguments(sizes, parameters)
-        policy = PLANNERS[name](env_id, **env_kwargs) if name in PLANNERS else None
-        return Subject(name=name, policy=policy, env_id=env_id, env_kwargs=env_kwargs)
     if not Path(name).is_dir():
-        raise ValueError(
-            f"`policy` must be the folder of a checkpoint or of a run, or one of {[*BASELINES, *PLANNERS]}, got {name!r}"
-        )
+        env_id, env_kwargs = arguments.env or TrainingPlan.env_id, environment_arguments(sizes, parameters)
+        if name == BEST_CONSTANT and not arguments.screening_episodes:
+            raise ValueError("`screening_episodes` must be >= 1 to choose the best constant, got 0")
+        known = [*baselines_of(env_id, env_kwargs), BEST_CONSTANT, *PLANNERS]
+        if name in known:
+            policy = PLANNERS[name](env_id, **env_kwargs) if name in PLANNERS else None
+            return Subject(name=name, policy=policy, env_id=env_id, env_kwargs=env_kwargs)
+        raise ValueError(f"`policy` must be the folder of a checkpoint or of a run, or one of {known}, got {name!r}")
     checkpoint = find_checkpoint(Path(name))
     plan = TrainingPlan.of_checkpoint(checkpoint)
     env_id = arguments.env or plan.env_id

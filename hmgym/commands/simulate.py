@@ -5,6 +5,7 @@ Writes series.csv, summary.txt and panels.png to the folder of --out.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ PROG = "hmgym simulate"
 class Arguments:
     """Options."""
 
-    scenario: Annotated[str, tyro.conf.Positional] = "default"
+    scenario: Annotated[str, tyro.conf.Positional] = "crowd"
     """name of the scenario"""
     months: int = 60
     """length of the simulation"""
@@ -38,15 +39,14 @@ class Arguments:
 def main(argv: Sequence[str]) -> int:
     """Simulate, write, print the summary; returns the exit status."""
     arguments = parse(Arguments, argv, prog=PROG, description=__doc__)
+    simulate = importlib.import_module("hmgym").simulate
     with refusals(PROG):
-        import hmgym
-
         check_at_least(arguments, months=1, markets=1, seed=0)
-        result = hmgym.simulate(
+        result = simulate(
             arguments.scenario, months=arguments.months, seed=arguments.seed, markets=arguments.markets,
             **named_values(arguments.parameters),
         )  # fmt: skip
-        frame, figure, summary = result.to_frame(), result.plot(), str(result.summary())
+        frame, figure, summary = result.to_frame(), result.plot(), str(result)
     out = arguments.out or Path("runs") / f"{arguments.scenario}-{arguments.seed}"
     out.mkdir(parents=True, exist_ok=True)
     frame.to_csv(out / "series.csv")

@@ -29,8 +29,9 @@ from hmgym.agents.report import (
     write_report,
 )
 from hmgym.agents.training import TrainingPlan, hyperparameters_of, train
+from hmgym.analysis import plausibility
 from hmgym.commands.console import check_at_least, parse, refusals, say
-from hmgym.diagnostics import plausibility
+from hmgym.diagnostics.plausibility import simulate
 from hmgym.envs import MarketVectorEnv, make_markets
 
 PROG = "hmgym train"
@@ -119,7 +120,7 @@ def main(argv: Sequence[str]) -> int:
     markets = make_markets(plan.env_id, 1, **env_kwargs)
     if isinstance(markets, MarketVectorEnv):  # other simulators have no economy that could be plausible
         pictures.append("plausibility.png")
-        plausibility.plot(plausibility.simulate(markets.config, seeds=range(24)), out / pictures[-1])
+        plausibility.plot(simulate(markets.config, seeds=range(24)), out / pictures[-1])
 
     say(f"\n{comparison_table(report)}")
     say(
@@ -137,14 +138,14 @@ def _parse(argv: Sequence[str]) -> tuple[Arguments, Any]:
     first.add_argument("--env", default=Arguments.env)
     chosen, _ = first.parse_known_args(argv)
     own = find_algorithm(chosen.algo).hyperparameters_for(chosen.env)
-    everything = dataclasses.make_dataclass(
+    everything: Any = dataclasses.make_dataclass(
         "Arguments", bases=(Arguments,), frozen=True, kw_only=True, namespace={"__doc__": Arguments.__doc__},
         fields=[
             ("algo", Literal[tuple(sorted(ALGORITHMS))], Arguments.algo),
             ("hyperparameters", type(own), own),
         ],
     )  # fmt: skip
-    arguments = parse(everything, argv, prog=PROG, description=__doc__)
+    arguments: Any = parse(everything, argv, prog=PROG, description=__doc__)
     return arguments, arguments.hyperparameters
 
 

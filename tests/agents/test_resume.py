@@ -14,6 +14,8 @@ from hmgym.agents.networks import SquashedGaussianPolicy
 from hmgym.agents.training import TrainingPlan, TrainingResult, train
 
 SMALL = {"n_assets": 2, "n_investors": 8, "max_episode_steps": 7}
+OWN: dict[str, dict[str, Any]] = {"apg": {}, "ppo": {"algo": "ppo", "hyperparameters": {"n_steps": 8}}}
+Runs = dict[str, tuple[Path, TrainingResult]]
 SAID = "ignore:going back to checkpoint:RuntimeWarning"
 
 
@@ -23,6 +25,23 @@ def plan(out: Path, **changes: Any) -> TrainingPlan:
         "env_kwargs": SMALL, "hyperparameters": {"horizon": 4},
     }  # fmt: skip
     return TrainingPlan(**{**given, **changes, "out": out})
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A whole run of each of two algorithms."""
+    folder = tmp_path_factory.mktemp("runs")
+    return {algo: (folder / algo, train(plan(folder / algo, **own))) for algo, own in OWN.items()}
+
+
+@pytest.fixture
+def whole(runs: Runs) -> dict[str, torch.Tensor]:
+    """Parameters that the run of apg ends with."""
+    return parameters(runs["apg"][1])
+
+
+def copy_of(runs: Runs, algo: str, out: Path) -> Path:
+    return Path(shutil.copytree(runs[algo][0], out))
 
 
 def parameters(result: TrainingResult) -> dict[str, torch.Tensor]:
@@ -52,42 +71,41 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     ],
 )
 def test_another_plan_is_refused_by_the_name_of_its_argument(
-    algo: str, name: str, changes: dict[str, Any], tmp_path: Path
+    algo: str, name: str, changes: dict[str, Any], runs: Runs
 ) -> None:
-    own = {} if algo == "apg" else {"algo": algo, "hyperparameters": {}}
-    train(plan(tmp_path, **own))
-    before = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    out = runs[algo][0]
+    before = sorted(path.name for path in (out / "checkpoints").iterdir())
     with pytest.raises(ValueError, match=f"`{name}` must be .*, got "):
-        train(plan(tmp_path, **{**own, **changes}, resume=True))
-    assert before == sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+        train(plan(out, **{**OWN[algo], **changes}, resume=True))
+    assert before == sorted(path.name for path in (out / "checkpoints").iterdir())
 
 
-def test_a_run_may_be_made_longer_and_saved_more_often(tmp_path: Path) -> None:
-    train(plan(tmp_path))
-    assert train(plan(tmp_path, resume=True, timesteps=160, checkpoint_every=16)).env_steps == 160
+def test_a_run_may_be_made_longer_and_saved_more_often(runs: Runs, tmp_path: Path) -> None:
+    out = copy_of(runs, "apg", tmp_path / "run")
+    assert train(plan(out, resume=True, timesteps=160, checkpoint_every=16)).env_steps == 160
 
 
 @pytest.mark.parametrize("algo", ["apg", "ppo"])
-def test_a_fresh_start_refuses_a_used_folder(algo: str, tmp_path: Path) -> None:
-    own = {} if algo == "apg" else {"algo": algo, "hyperparameters": {}}
-    train(plan(tmp_path, **own))
+def test_a_fresh_start_refuses_a_used_folder(algo: str, runs: Runs) -> None:
     with pytest.raises(ValueError, match="`out` must be a folder that no run has written to"):
-        train(plan(tmp_path, **own, seed=1))
+        train(plan(runs[algo][0], **OWN[algo], seed=1))
 
 
-def test_overwriting_removes_the_older_run_and_nothing_else(tmp_path: Path) -> None:
-    train(plan(tmp_path, timesteps=256))
-    (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "report.json").write_text("{}")
+def test_overwriting_removes_the_older_run_and_nothing_else(
+    runs: Runs, whole: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    out = copy_of(runs, "ppo", tmp_path / "run")
+    older = out / "checkpoints" / "128"
+    (out / "notes.txt").write_text("mine")
+    (out / "report.json").write_text("{}")
     with pytest.raises(ValueError, match="`reward` must be"):
-        train(plan(tmp_path, overwrite=True, env_kwargs={**SMALL, "reward": "excess_return"}))
-    assert (tmp_path / "checkpoints" / "256").exists(), "a refused plan must not remove anything"
-    train(plan(tmp_path, seed=1, overwrite=True))
-    assert not (tmp_path / "checkpoints" / "256").exists()
-    assert not (tmp_path / "report.json").exists()
-    assert (tmp_path / "notes.txt").read_text() == "mine"
-    again = train(plan(tmp_path, seed=1, resume=True))
-    assert same(parameters(again), parameters(train(plan(tmp_path / "other", seed=1))))
+        train(plan(out, overwrite=True, env_kwargs={**SMALL, "reward": "excess_return"}))
+    assert (older / "model.zip").exists(), "a refused plan must not remove anything"
+    train(plan(out, timesteps=64, checkpoint_every=32, overwrite=True))
+    assert not older.exists()
+    assert not (out / "report.json").exists()
+    assert (out / "notes.txt").read_text() == "mine"
+    train(plan(out, timesteps=64, resume=True))
 
 
 def damage(folder: Path, how: str) -> None:
@@ -107,10 +125,10 @@ def damage(folder: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["truncated", "replaced by an older one", "broken progress", "empty", "backup"])
-def test_a_damaged_checkpoint_is_passed_over_and_said(how: str, tmp_path: Path) -> None:
-    whole = parameters(train(plan(tmp_path / "whole")))
-    train(plan(tmp_path / "cut"))
-    checkpoints = tmp_path / "cut" / "checkpoints"
+def test_a_damaged_checkpoint_is_passed_over_and_said(
+    how: str, runs: Runs, whole: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    checkpoints = copy_of(runs, "apg", tmp_path / "cut") / "checkpoints"
     shutil.rmtree(checkpoints / "128")
     damage(checkpoints / "96", how)
     said = "backup is not named by its periods" if how == "backup" else r"going back to checkpoint .*64: .*96"
@@ -121,10 +139,13 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(how: str, tmp_path: Path) 
 
 
 @pytest.mark.filterwarnings(SAID)
-def test_a_checkpoint_cut_off_over_an_older_one_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = parameters(train(plan(tmp_path / "whole")))
-    train(plan(tmp_path / "cut"))
-    checkpoints = tmp_path / "cut" / "checkpoints"
+def test_a_checkpoint_cut_off_over_an_older_one_does_not_count(
+    runs: Runs,
+    whole: dict[str, torch.Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checkpoints = copy_of(runs, "apg", tmp_path / "cut") / "checkpoints"
     damage(checkpoints / "128", "truncated")
     damage(checkpoints / "96", "truncated")
 
@@ -139,24 +160,27 @@ def test_a_checkpoint_cut_off_over_an_older_one_does_not_count(tmp_path: Path, m
     assert sorted(path.name for path in checkpoints.iterdir()) == ["128", "32", "64", "96"]
 
 
-def test_nothing_good_is_an_error_and_nothing_at_all_a_beginning(tmp_path: Path) -> None:
-    first = parameters(train(plan(tmp_path, resume=True)))
-    for folder in (tmp_path / "checkpoints").iterdir():
+def test_nothing_good_is_an_error_and_nothing_at_all_a_beginning(
+    runs: Runs, whole: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    out = copy_of(runs, "apg", tmp_path / "run")
+    for folder in (out / "checkpoints").iterdir():
         damage(folder, "truncated")
-    with pytest.raises(ValueError, match="`out` must hold a checkpoint that can be read, got .*agent.pt is not as it"):
-        train(plan(tmp_path, resume=True))
-    shutil.rmtree(tmp_path / "checkpoints")
-    assert same(parameters(train(plan(tmp_path, resume=True))), first)
+    with pytest.raises(ValueError, match=r"`out` must hold a checkpoint that can be read, got .*agent.pt is not as it"):
+        train(plan(out, resume=True))
+    shutil.rmtree(out / "checkpoints")
+    assert same(parameters(train(plan(out, resume=True))), whole)
 
 
-def test_statistics_of_sb3_are_stored_without_pickle_and_restored_bit_for_bit(tmp_path: Path) -> None:
-    run = plan(tmp_path, algo="ppo", hyperparameters={"n_steps": 8})
-    first = train(run)
-    folder = tmp_path / "checkpoints" / "128"
+def test_statistics_of_sb3_are_stored_without_pickle_and_restored_bit_for_bit(
+    runs: Runs,
+) -> None:
+    out, first = runs["ppo"]
+    folder = out / "checkpoints" / "128"
     assert not (folder / "vecnormalize.pkl").exists()
     with np.load(folder / "normalizer.npz", allow_pickle=False) as stored:
         assert {array.dtype for array in stored.values()} == {np.dtype(np.float64)}
-    again = train(plan(tmp_path, algo="ppo", hyperparameters={"n_steps": 8}, resume=True))
+    again = train(plan(out, **OWN["ppo"], resume=True))
     for moments in ("obs_rms", "ret_rms"):
         one, other = (getattr(result.policy._normalizer, moments) for result in (first, again))
         for part in ("mean", "var", "count"):

@@ -58,7 +58,7 @@ def test_plan_refuses() -> None:
         TrainingPlan(timesteps=0)
     with pytest.raises(ValueError, match="`seed` must be >= 0, got -1"):
         TrainingPlan(seed=-1)
-    with pytest.raises(ValueError, match="`num_envs` must be an integer >= 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"`num_envs` must be an integer >= 1 or None, got 1\.5"):
         TrainingPlan(num_envs=1.5)
     with pytest.raises(ValueError, match="`resume` and `overwrite` must not both be set"):
         TrainingPlan(resume=True, overwrite=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from stable_baselines3.common.running_mean_std import RunningMeanStd
@@ -12,24 +13,19 @@ _FILE = "normalizer.npz"
 
 
 def save_statistics(normalizer: VecNormalize, folder: Path) -> None:
-    """Write mean, variance and count of observations and of returns."""
-    arrays = {
-        f"{name}_{part}": np.asarray(getattr(moments, attribute), np.float64)
-        for name, moments in _moments(normalizer).items()
-        for part, attribute in (("mean", "mean"), ("variance", "var"), ("count", "count"))
-    }
-    np.savez(folder / _FILE, **arrays)
+    """Write mean, variance and count of observations and of returns, all float64."""
+    seen, returns = cast(RunningMeanStd, normalizer.obs_rms), normalizer.ret_rms
+    np.savez(
+        folder / _FILE,
+        observation_mean=seen.mean, observation_variance=seen.var, observation_count=np.float64(seen.count),
+        return_mean=returns.mean, return_variance=returns.var, return_count=np.float64(returns.count),
+    )  # fmt: skip
 
 
 def load_statistics(normalizer: VecNormalize, folder: Path) -> None:
     """Restore what `save_statistics` wrote, bit for bit; the file holds no code and loading it runs none."""
+    moments = {"observation": cast(RunningMeanStd, normalizer.obs_rms), "return": normalizer.ret_rms}
     with np.load(folder / _FILE, allow_pickle=False) as stored:
-        for name, moments in _moments(normalizer).items():
-            moments.mean = stored[f"{name}_mean"]
-            moments.var = stored[f"{name}_variance"]
-            moments.count = float(stored[f"{name}_count"])
-
-
-def _moments(normalizer: VecNormalize) -> dict[str, RunningMeanStd]:
-    assert isinstance(normalizer.obs_rms, RunningMeanStd)
-    return {"observation": normalizer.obs_rms, "return": normalizer.ret_rms}
+        for name, one in moments.items():
+            one.mean, one.var = stored[f"{name}_mean"], stored[f"{name}_variance"]
+            one.count = float(stored[f"{name}_count"])
