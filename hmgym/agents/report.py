@@ -12,14 +12,13 @@ import numpy as np
 
 from hmgym.agents.evaluation import ConstantChoice, Evaluation, paired_difference
 from hmgym.agents.policy import Policy, actions_of
+from hmgym.analysis import episode
+from hmgym.analysis.figures import LEARNER, MUTED, SERIES, layout, new_figure, plain
 from hmgym.envs import MAX_EPISODE_STEPS, make_markets
 from hmgym.envs.history import EpisodeSeries
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_BLUE, _RED, _GREY, _ORANGE, _GREEN = "#1f63b0", "#c83e32", "#606878", "#de8420", "#228b5e"
-_ASSET_COLOURS = (_BLUE, _ORANGE, _GREEN, "#8957a8", "#78563c", "#0096aa")
 
 
 def build_report(
@@ -149,67 +148,50 @@ def record_episode(
     return series
 
 
+def typical_seed(evaluation: Evaluation) -> int:
+    """Seed of the episode whose return is the (lower) median of all."""
+    order = np.argsort(evaluation.returns, kind="stable")
+    return evaluation.first_seed + int(order[(len(order) - 1) // 2])
+
+
+@layout()
 def learning_curve_figure(report: Mapping[str, Any]) -> Figure:
     """Mean return of the deterministic policy in training against environment steps, gradient steps and seconds."""
-    figure = _figure(12.0, 3.8)
-    from matplotlib.ticker import EngFormatter
-
-    axes = figure.subplots(1, 3, sharey=True)
+    figure: Figure = new_figure(2.8)
+    panels = figure.subplots(1, 3, sharey=True)
     curve = report["curve"]
     returns = [point["mean_return"] for point in curve]
-    for axis, key, label in zip(
-        axes,
-        ("env_steps", "gradient_steps", "seconds"),
-        ("environment steps", "gradient steps", "seconds"),
-        strict=True,
-    ):
-        axis.plot([point[key] for point in curve], returns, color=_BLUE, label=f"{report['algo']}, in training")
-        axis.axhline(report["final"]["mean"], color=_RED, label="trained, evaluated")
+    keys = ("env_steps", "gradient_steps", "seconds")
+    for axes, key in zip(panels, keys, strict=True):
+        axes.plot([point[key] for point in curve], returns, color=SERIES[0], label=f"{report['algo']}, in training")
+        axes.axhline(report["final"]["mean"], color=LEARNER, label="trained, evaluated")
         for style, (name, baseline) in zip(("--", "-.", ":"), report["baselines"].items(), strict=False):
-            axis.axhline(baseline["mean"], color=_GREY, linestyle=style, label=name.replace("_", " "))
-        axis.set_xlabel(label)
-        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axis.grid(alpha=0.25)
-    axes[0].set_ylabel("sum of rewards an episode")
-    axes[-1].legend(fontsize=8, loc="best")
+            axes.axhline(baseline["mean"], color=MUTED, ls=style, label=name.replace("_", " "))
+        axes.set_xlabel(key.replace("env_", "environment ").replace("_", " "))
+        axes.xaxis.set_major_formatter(lambda x, _: plain(x))
+    panels[0].set_ylabel("sum of rewards an episode")
+    panels[-1].legend(loc="best")
     figure.suptitle(f"{report['env_id']}: {report['algo']}")
     return figure
 
 
-def episode_figure(series: EpisodeSeries, title: str) -> Figure:
-    """One episode: prices against fundamentals, the fund's unit value, everybody's leverage."""
-    figure = _figure(12.0, 7.0)
-    top, value, leverage = figure.subplot_mosaic(
-        [["prices", "prices"], ["value", "leverage"]], height_ratios=[3, 2]
-    ).values()
-    months = np.arange(len(series.unit_value))
-    for i in range(series.prices.shape[1]):
-        colour = _ASSET_COLOURS[i % len(_ASSET_COLOURS)]
-        top.plot(months, series.prices[:, i], color=colour, label=f"price {i}")
-        top.plot(
-            months, series.fundamentals[:, i], color=colour, linestyle="--", alpha=0.6, label=f"fundamental value {i}"
-        )
-    top.set_yscale("log")
-    top.set_ylabel("money a share")
-    top.legend(fontsize=8, ncols=3)
-    value.plot(months, series.unit_value, color=_RED)
-    value.set_yscale("log")
-    value.set_ylabel("learner's unit value")
-    leverage.plot(months, series.crowd_leverage, color=_GREY, label="crowd")
-    first, *_ = leverage.plot(months, series.learner_leverage, color=_RED)
-    first.set_label("learner" if series.unit_value.ndim == 1 else "learners")
-    leverage.set_ylabel("gross leverage")
-    leverage.legend(fontsize=8)
-    for axis in (top, value, leverage):
-        axis.set_xlabel("month")
-        axis.grid(alpha=0.25)
-    figure.suptitle(title)
+def episode_figure(
+    series: EpisodeSeries,
+    title: str,
+    assets: Sequence[str] | None = None,
+    beside: Mapping[str, EpisodeSeries] | None = None,
+) -> Figure:
+    """One episode: prices against fundamentals, the fund's unit value, everybody's leverage.
+
+    Args:
+        series: of a policy.
+        title: one line.
+        assets: names of the N assets.
+        beside: by name, series of other policies on the same shocks, whose unit values are shown too.
+    """
+    figure: Figure = episode.episode_figure(
+        title=title, prices=series.prices, fundamentals=series.fundamentals, unit_value=series.unit_value,
+        learner_leverage=series.learner_leverage, crowd_leverage=series.crowd_leverage, assets=assets,
+        beside={name: other.unit_value for name, other in (beside or {}).items()},
+    )  # fmt: skip
     return figure
-
-
-def _figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('figures need matplotlib: pip install "hmgym[train]"') from error
-    return Figure(figsize=(width, height), layout="constrained")
