@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hmgym.envs.panels import ASSETS, CROWD, Line, Panel, learner_colours
+from hmgym.analysis.figures import ASSETS, CROWD
+from hmgym.envs.panels import Line, Panel, learner_colours
 from hmgym.market import MarketState
 
 FloatArray = npt.NDArray[np.float64]
@@ -91,7 +92,7 @@ class EpisodeSeries:
             ),
             Panel(
                 title=("Learner's unit value " if one else "Learners' unit values ") + _span(self.unit_value[-1]),
-                unit="1 at reset", log=True, lines=_of_learners(self.unit_value, who.lower()),
+                unit="1 at reset", log=True, compared=True, lines=_of_learners(self.unit_value, who.lower()),
             ),
             Panel(
                 title=f"Gross leverage: {who.lower()} {_span(self.learner_leverage[-1])}, "
