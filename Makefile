@@ -19,7 +19,7 @@ ARGS ?=
 
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help venv train test bench against stress results gradients lint docs examples example-cleanrl example-rllib example-torchrl clean
+.PHONY: help venv train test bench against stress results gradients lint check docs examples example-cleanrl example-rllib example-torchrl clean
 
 help: ## Show this list.
 	@echo 'make <target> [ARGS="..."]'
@@ -56,6 +56,8 @@ lint: $(STAMP) ## Check style (ruff) and types (mypy, strict).
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+check: lint docs test ## Everything a change has to pass: style, types, documentation, tests.
 
 docs: $(DOCS_STAMP) ## Run the examples of the documentation and build it into site/.
 	$(BIN)/python -m pytest tests/test_documentation.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hmgym.analysis import stylised_facts as facts
+from hmgym.analysis.figures import ASSETS, MUTED, SERIES, layout, log_scale, new_figure, save
 from hmgym.data import sp500_monthly
 
 Array = NDArray[np.float64]
@@ -114,39 +116,41 @@ def format_table(rows: list[Fact]) -> str:
     return "\n".join(lines)
 
 
+@layout()
 def plot(simulation: Simulation, path: str | Path, history: Array | None = None) -> None:
     """One picture: return distribution, clustering of volatility, prices against value, beside the history.
 
     Raises:
         ImportError: matplotlib is missing (`pip install hmgym[train]`).
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'hmgym[train]'") from error
     real = sp500_monthly().log_returns.T if history is None else history
     model = simulation.returns.reshape(-1, simulation.returns.shape[-1])
-    figure = Figure(figsize=(12.0, 3.6), layout="constrained")
+    figure = new_figure(2.8)
     left, middle, right = figure.subplots(1, 3)
+    ours, theirs = SERIES[:2]
 
     def standardised(series: Array) -> Array:
         return np.asarray((series - series.mean(-1, keepdims=True)) / series.std(-1, keepdims=True)).ravel()
 
     bins = np.linspace(-6.0, 6.0, 61)
-    left.hist(standardised(model), bins=bins, density=True, log=True, histtype="step", label="hmgym")
-    left.hist(standardised(real), bins=bins, density=True, log=True, histtype="step", label="history")
-    left.plot(bins, np.exp(-0.5 * bins**2) / np.sqrt(2.0 * np.pi), ":", color="grey", label="Gaussian")
-    left.set(xlabel="monthly return, in standard deviations", ylabel="density", ylim=(1e-5, 1.0))
-    left.legend()
+    for series, label, colour in ((model, "hmgym", ours), (real, "history", theirs)):
+        left.hist(standardised(series), bins=bins, density=True, histtype="step", color=colour, label=label)
+    left.plot(bins, np.exp(-0.5 * bins**2) / np.sqrt(2.0 * np.pi), ":", color=MUTED, label="Gaussian")
+    log_scale(left, "y")
+    left.set(xlabel="monthly return, in standard deviations", ylabel="density", ylim=(1e-6, 1.0))
+    left.legend(loc="lower center")
     lags = np.arange(1, 13)
-    for series, label in ((model, "hmgym"), (real, "history")):
-        middle.plot(lags, [np.median(facts.absolute_autocorrelation(series, int(lag))) for lag in lags], label=label)
-    middle.plot(lags, [np.median(facts.autocorrelation(model, int(lag))) for lag in lags], "--", label="hmgym, signed")
-    middle.axhline(0.0, color="grey", lw=0.5)
-    middle.set(xlabel="lag, months", ylabel="autocorrelation of |returns|")
-    middle.legend()
-    for asset in simulation.mispricing[0]:
-        right.plot(asset, lw=0.8)
-    right.axhline(0.0, color="grey", lw=0.5)
+    for series, label, colour in ((model, "hmgym", ours), (real, "history", theirs)):
+        clustering = [np.median(facts.absolute_autocorrelation(series, int(lag))) for lag in lags]
+        middle.plot(lags, clustering, color=colour, label=label)
+    signed = [np.median(facts.autocorrelation(model, int(lag))) for lag in lags]
+    middle.plot(lags, signed, "--", color=ours, label="hmgym, signed returns")
+    middle.axhline(0.0, color=MUTED, lw=0.6)
+    middle.set(xlabel="lag, months", ylabel="autocorrelation of |returns|", xticks=lags[::2])
+    middle.set_ylim(top=1.6 * middle.get_ylim()[1])
+    middle.legend(loc="upper right")
+    for asset, colour in zip(simulation.mispricing[0], itertools.cycle(ASSETS), strict=False):
+        right.plot(asset, color=colour, lw=0.8)
+    right.axhline(0.0, color=MUTED, lw=0.6)
     right.set(xlabel="month", ylabel="log(price/value), one market")
-    figure.savefig(path, dpi=150)
+    save(figure, path)

@@ -18,7 +18,7 @@ import torch
 
 from hmgym.agents import evaluate, evaluate_baselines
 from hmgym.agents.algorithms import ALGORITHMS, find_algorithm
-from hmgym.agents.evaluation import EVALUATION_SEED
+from hmgym.agents.baselines import baselines_of
 from hmgym.agents.progress import ProgressBar, choose_with_bar
 from hmgym.agents.report import (
     build_report,
@@ -26,10 +26,12 @@ from hmgym.agents.report import (
     episode_figure,
     learning_curve_figure,
     record_episode,
+    typical_seed,
     write_report,
 )
 from hmgym.agents.training import TrainingPlan, hyperparameters_of, train
 from hmgym.analysis import plausibility
+from hmgym.analysis.figures import save
 from hmgym.commands.console import check_at_least, parse, refusals, say
 from hmgym.diagnostics.plausibility import simulate
 from hmgym.envs import MarketVectorEnv, make_markets
@@ -113,9 +115,15 @@ def main(argv: Sequence[str]) -> int:
     )  # fmt: skip
     report["evaluation_seconds"] = round(time.perf_counter() - begin, 1)
     write_report(report, out / "report.json")
-    learning_curve_figure(report).savefig(out / "learning_curve.png", dpi=120)
-    series = record_episode(result.policy, plan.env_id, seed=EVALUATION_SEED, env_kwargs=env_kwargs)
-    episode_figure(series, f"{plan.env_id}: one episode of the trained policy").savefig(out / "episode.png", dpi=120)
+    save(learning_curve_figure(report), out / "learning_curve.png")
+    seed = typical_seed(final)
+    series = record_episode(result.policy, plan.env_id, seed=seed, env_kwargs=env_kwargs)
+    beside = {
+        name.replace("_", " "): record_episode(other.policy, other.env_id, seed=seed, env_kwargs=other.env_kwargs)
+        for name, other in baselines_of(plan.env_id, env_kwargs).items()
+        if name != "random"
+    }
+    save(episode_figure(series, f"{plan.env_id}: a typical episode of {plan.algo}", beside), out / "episode.png")
     pictures = ["learning_curve.png", "episode.png"]
     markets = make_markets(plan.env_id, 1, **env_kwargs)
     if isinstance(markets, MarketVectorEnv):  # other simulators have no economy that could be plausible

@@ -8,16 +8,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hmgym.analysis.plausibility import Fact, Simulation, format_table, plot, table
 from hmgym.market import Market, MarketConfig
+from hmgym.simulation import run
 
 Array = NDArray[np.float64]
 
@@ -33,54 +33,30 @@ def simulate(
         months: recorded after `burn_in` months that are not.
         progress: show a bar when tqdm is installed.
     """
-    market = Market(config)
-    generators = [np.random.default_rng(seed) for seed in seeds]
-    with torch.no_grad():
-        state = market.initial(market.draw_initial_shocks(generators))
-        cash_at_start = state.total_cash
-        rows: list[tuple[Array, ...]] = []
-        residual, not_cleared, conservation = 0.0, 0, 0.0
-        for month in _progress(range(burn_in + months), progress):
-            old = state
-            state, outcome = market.transition(state, None, market.draw_shocks(generators), errors="mark")
-            residual = max(residual, float(outcome.residual.max()))
-            not_cleared += int((~outcome.converged).sum())
-            market_value = (state.supply * state.prices).sum(-1)
-            shares = (state.holdings.sum(1) / state.supply - 1.0).abs().max()
-            conservation = max(
-                conservation, float(((state.total_cash - cash_at_start).abs() / state.gross_money).max()), float(shares)
-            )
-            if month < burn_in:
-                continue
-            money = state.holdings * state.prices.unsqueeze(1)
-            total = state.wealth.sum(-1)
-            traded = ((state.holdings - old.holdings) * state.prices.unsqueeze(1)).abs().sum((-1, -2))
-            rows.append(
-                tuple(
-                    tensor.numpy()
-                    for tensor in (
-                        state.last_return,
-                        torch.log(state.prices) - state.log_value + state.news,
-                        0.5 * traded / market_value,
-                        money.abs().sum((-1, -2)) / total,
-                        state.wealth.max(-1).values / total,
-                        state.wealth[:, 0] / total,
-                        state.ruined.sum(-1).double(),
-                    )
-                )
-            )
-    stacked = [np.stack(column, axis=-1) for column in zip(*rows, strict=True)]
+    ran = run(
+        Market(config),
+        [np.random.default_rng(seed) for seed in seeds],
+        months=burn_in + months,
+        progress=progress,
+        errors="mark",
+    )
+
+    def series(values: Array) -> Array:
+        """Of the months after the burn-in, last."""
+        return np.moveaxis(values[-months:], 0, -1)
+
+    shares = ran.wealth_shares
     return Simulation(
-        returns=stacked[0],
-        mispricing=stacked[1],
-        turnover=stacked[2],
-        gross_leverage=stacked[3],
-        largest_share=stacked[4],
-        learner_share=stacked[5],
-        ruins=stacked[6],
-        residual=residual,
-        not_cleared=not_cleared,
-        conservation=conservation,
+        returns=series(ran.log_returns),
+        mispricing=series(ran.mispricing),
+        turnover=series(ran.turnover),
+        gross_leverage=series(ran.gross_leverage),
+        largest_share=series(shares.max(-1)),
+        learner_share=series(shares[..., 0]),
+        ruins=series(ran.ruined.sum(-1).astype(np.float64)),
+        residual=float(ran.residual.max()),
+        not_cleared=int((~ran.converged).sum()),
+        conservation=ran.conservation,
     )
 
 
@@ -132,17 +108,5 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if all(row.met is not False for row in rows) and simulation.not_cleared == 0 else 1
 
 
-def _progress(steps: range, wanted: bool) -> Iterator[int]:
-    if wanted:
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            pass
-        else:
-            yield from tqdm(steps, unit="month", file=sys.stderr)
-            return
-    yield from steps
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -7,6 +7,7 @@ of many. Nothing here knows about episodes, horizons or autoreset.
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,9 @@ class MarketBatch(Simulator):
         self.observation_map = ObservationMap(config)
         self.reward: Reward = make_reward(reward)
         self.num_markets, self.n_learners = num_markets, config.n_learners
-        self.history = History(num_markets, EpisodeSeries) if record else None
+        self.history: History | None = None
+        if record:
+            self.history = History(num_markets, partial(EpisodeSeries, assets=config.selected_history.assets))
         self.amplification = amplification
         self._shocks = ShockStream(self.market, SHOCK_PERIODS)
         self._state: MarketState | None = None
@@ -101,7 +104,6 @@ class MarketBatch(Simulator):
         starting = np.zeros_like(self._just_reset)
         starting[rows] = True
         self._just_reset |= starting
-        self._not_cleared[rows] = False
         self._shocks.restart(rows, self.num_markets)
         self.reward.restart(starting)
         if self.history is not None:
@@ -263,7 +265,9 @@ class MarketBatch(Simulator):
         if self.amplification:
             infos["gradient_amplification"] = self.gradient_amplification().ravel()
         if self._not_cleared.any():
-            infos["not_cleared"] = self._not_cleared.repeat(n)
+            stuck = self._not_cleared.repeat(n) & ~self._just_reset.ravel()
+            if stuck.any():
+                infos["not_cleared"] = stuck
         if self._just_reset.any():  # these learners have not traded in this episode
             for name in ("residual", "iterations", "active_limits", "gradient_amplification"):
                 if name in infos:

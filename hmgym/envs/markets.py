@@ -155,8 +155,8 @@ class MarketVectorEnv(MarketFace, BatchVectorEnv):
         autoreset_mode: str | AutoresetMode | None = None,
     ) -> None:
         batch = make_batch(
-            num_markets=integer("num_envs", num_envs, 1), leverage=leverage, beliefs=beliefs, confidence=confidence, n_assets=n_assets,
-            n_investors=n_investors, reward=reward, config=config, record=render_mode is not None,
+            num_markets=integer("num_envs", num_envs, 1), leverage=leverage, beliefs=beliefs, confidence=confidence,
+            n_assets=n_assets, n_investors=n_investors, reward=reward, config=config, record=render_mode is not None,
             n_learners=n_learners, amplification=amplification,
         )  # fmt: skip
         super().__init__(

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from hmgym.analysis.figures import LEARNER, LEARNERS_END
+
 FloatArray = npt.NDArray[np.float64]
 
-INK, MUTED, GRID, PAPER = "#262a33", "#787f8c", "#e2e5eb", "#ffffff"
-LEARNER = "#c83e32"
-LEARNERS_END = "#f0aa3c"
-"""The last of several learners; those between are mixed."""
-CROWD = "#606878"
-ASSETS = ("#1f63b0", "#de8420", "#228b5e", "#8957a8", "#78563c", "#0096aa")
+_LEAST_TICKS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +44,7 @@ class Panel:
         log: whether the axis is logarithmic; all values are then above 0.
         floor: a value that the axis includes, None for none.
         wide: whether it takes a whole row of the picture.
+        compared: whether its first line may be shown beside those of other policies on the same shocks.
     """
 
     title: str
@@ -54,6 +53,7 @@ class Panel:
     log: bool = False
     floor: float | None = None
     wide: bool = False
+    compared: bool = False
 
 
 class Series(Protocol):
@@ -64,6 +64,19 @@ class Series(Protocol):
 
     def panels(self) -> tuple[Panel, ...]:
         """What a picture shows, from top left to bottom right."""
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Plain numbers from low to high, both above 0, for a logarithmic axis: few enough to be read."""
+    decades = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
+    for steps in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)):
+        ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
+        if len(ticks) >= _LEAST_TICKS:
+            return ticks
+    spacing = 10.0 ** math.floor(math.log10((high - low) / _LEAST_TICKS))
+    spacing *= next(step for step in (5.0, 2.0, 1.0) if step * spacing * _LEAST_TICKS <= high - low)
+    first, last = math.ceil(low / spacing), math.floor(high / spacing)
+    return [round(spacing * at, 12) for at in range(first, last + 1)]
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hmgym.envs.panels import GRID, INK, MUTED, PAPER, FloatArray, Line, Panel, Series, mixed, rgb
+from hmgym.analysis.figures import GRID, INK, MUTED, PAPER
+from hmgym.envs.panels import FloatArray, Line, Panel, Series, log_ticks, mixed, rgb
 
 FRAME_SIZE = (960, 640)
 """Width and height of a frame in pixels."""
@@ -118,9 +119,9 @@ class Viewer:
             self._panel(pygame, surface, box, panel)
 
     def _panel(self, pygame: Any, surface: Any, box: Box, panel: Panel) -> None:
-        x, y, width, height = box
+        x, y, width, tall = box
         self._text(pygame, surface, panel.title + (", log" if panel.log else ""), (x, y), 20, INK)
-        left, right, top, bottom = x + 46, x + width - 6, y + 24, y + height - 4
+        left, right, top, bottom = x + 46, x + width - 6, y + 24, y + tall - 4
         lines = [(np.log(line.values) if panel.log else line.values, line) for line in panel.lines]
         values = np.concatenate([line for line, _ in lines])
         low, high = float(values.min()), float(values.max())
@@ -128,11 +129,11 @@ class Viewer:
         high = max(high, low + _LEAST_RANGE)
         pad = 0.06 * (high - low)
         low, high = low - pad, high + pad
-        for tick in _ticks(low, high):
-            row = round(bottom - (tick - low) / (high - low) * (bottom - top))
+        for tick in log_ticks(np.exp(low), np.exp(high)) if panel.log else _ticks(low, high):
+            height = np.log(tick) if panel.log else tick
+            row = round(bottom - (height - low) / (high - low) * (bottom - top))
             pygame.draw.line(surface, rgb(GRID), (left, row), (right, row))
-            label = f"{np.exp(tick):.3g}" if panel.log else f"{tick:g}"
-            self._text(pygame, surface, label, (left - 6, row - 6), 18, MUTED, right=True)
+            self._text(pygame, surface, f"{tick:g}", (left - 6, row - 6), 18, MUTED, right=True)
         span = max(len(values) // len(lines) - 1, _LEAST_MONTHS)
         for heights, line in lines:
             columns = left + np.arange(len(heights)) / span * (right - left)

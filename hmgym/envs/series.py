@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hmgym.envs.panels import ASSETS, CROWD, Line, Panel, learner_colours
+from hmgym.analysis.figures import ASSETS, CROWD
+from hmgym.envs.panels import Line, Panel, learner_colours
 from hmgym.market import MarketState
 
 FloatArray = npt.NDArray[np.float64]
@@ -36,6 +37,7 @@ class EpisodeSeries:
     """One market's episode so far, T closes.
 
     Attributes:
+        assets: names of the N assets.
         prices: shape (T, N), currency.
         fundamentals: shape (T, N), currency.
         unit_value: shape (T,), 1 at reset; (T, L) where there are several learners.
@@ -43,6 +45,7 @@ class EpisodeSeries:
         crowd_leverage: shape (T,), multiple of wealth.
     """
 
+    assets: tuple[str, ...]
     prices: FloatArray
     fundamentals: FloatArray
     unit_value: FloatArray
@@ -69,12 +72,16 @@ class EpisodeSeries:
 
     def panels(self) -> tuple[Panel, ...]:
         """Prices against fundamental values, the learners' unit values, everybody's leverage."""
-        colours = [ASSETS[i % len(ASSETS)] for i in range(self.prices.shape[1])]
+        colours = [ASSETS[i % len(ASSETS)] for i in range(len(self.assets))]
         values = [
-            Line(values=self.fundamentals[:, i], label=f"fundamental value {i}", colour=colour, dashed=True)
+            Line(
+                values=self.fundamentals[:, i], label=f"{self.assets[i]}, fundamental value", colour=colour, dashed=True
+            )
             for i, colour in enumerate(colours)
         ]
-        prices = [Line(values=self.prices[:, i], label=f"price {i}", colour=colour) for i, colour in enumerate(colours)]
+        prices = [
+            Line(values=self.prices[:, i], label=self.assets[i], colour=colour) for i, colour in enumerate(colours)
+        ]
         one = self.unit_value.ndim == 1
         who = "Learner" if one else "Learners"
         crowd = Line(values=self.crowd_leverage, label="crowd", colour=CROWD)
@@ -85,7 +92,7 @@ class EpisodeSeries:
             ),
             Panel(
                 title=("Learner's unit value " if one else "Learners' unit values ") + _span(self.unit_value[-1]),
-                unit="1 at reset", log=True, lines=_of_learners(self.unit_value, who.lower()),
+                unit="1 at reset", log=True, compared=True, lines=_of_learners(self.unit_value, who.lower()),
             ),
             Panel(
                 title=f"Gross leverage: {who.lower()} {_span(self.learner_leverage[-1])}, "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from hmgym.clearing import clear_unchecked
+from hmgym.clearing import Problem, clear
 from hmgym.market.demand import Demand, Trade
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Clearing:
     def __call__(self, state: MarketState, demand: Demand, shocks: Shocks | None) -> Trade:
         """Clear the markets; who posts orders is served at the price that clears."""
         cost = self._cost
-        solution = clear_unchecked(
+        problem = Problem.of(
             demand.beliefs,
             demand.risk,
             demand.wealth,
@@ -59,9 +59,9 @@ class Clearing:
             last_prices=state.prices,
             positions=demand.holdings if cost else None,
             trading_cost=torch.full_like(demand.holdings, cost) if cost else None,
-            smoothing=self._smoothing,
-            warm_start=torch.exp(demand.start),
+            start=torch.exp(demand.start),
         )
+        solution = clear(problem, smoothing=self._smoothing)
         return Trade(
             prices=solution.prices,
             holdings=with_posted(solution.holdings, demand, solution.prices),

@@ -17,6 +17,7 @@ from hmgym.market.demand import Demand, Trade
 from hmgym.market.settlement import Settlement
 
 if TYPE_CHECKING:
+    from hmgym.market.config import MarketConfig
     from hmgym.market.shocks import InitialShocks, Shocks
     from hmgym.market.state import MarketState
 
@@ -27,6 +28,8 @@ class Scenario(Protocol):
     It is made from a `MarketConfig` and the market's `Fundamentals`.
     """
 
+    config_type: type[MarketConfig]
+    """configuration that it is made from"""
     accounts: tuple[str, ...]
     """names of its cash accounts, besides the investors' own"""
     layouts: tuple[Layout, Layout]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
@@ -18,7 +19,9 @@ from hmgym.agents import (
     no_leverage,
     paired_difference,
 )
+from hmgym.agents.report import record_episode
 from hmgym.envs import ActionMap, make_markets
+from hmgym.market import MarketConfig
 
 SMALL: dict[str, Any] = {"n_assets": 2, "n_investors": 8, "max_episode_steps": 10}
 LEVERAGE = "hmgym/Leverage-v0"
@@ -42,8 +45,6 @@ def test_batch_does_not_change_the_result() -> None:
 
 
 def test_ruin_ends_an_episode() -> None:
-    from hmgym.market import MarketConfig
-
     fragile = MarketConfig(n_assets=2, n_investors=8, ruin_fraction=0.95)
     run = evaluate(
         ConstantPolicy([1.0, 1.0]), LEVERAGE, episodes=16, env_kwargs={"config": fragile, "max_episode_steps": 60}
@@ -140,3 +141,58 @@ def test_policies_refuse() -> None:
 def test_random_policy_is_repeatable() -> None:
     observation = np.zeros((3, 5), np.float32)
     np.testing.assert_array_equal(RandomPolicy(2, seed=1)(observation), RandomPolicy(2, seed=1)(observation))
+
+
+class Recurrent:
+    """A policy with the `predict` of sb3-contrib's recurrent ones: its memory is the episode's period."""
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> Any:
+        assert deterministic
+        if state is None:
+            state = (np.zeros((1, len(observation), 1)),)
+        if episode_start is None:
+            episode_start = np.zeros(len(observation), np.bool_)
+        months = np.where(episode_start[:, None], 0.0, state[0][0])
+        actions = np.concatenate([np.sin(months), np.cos(3.0 * months)], axis=1)
+        return actions.astype(np.float32), ((months + 1.0)[None],)
+
+
+def test_the_memory_of_a_recurrent_policy_is_carried() -> None:
+    run = evaluate(Recurrent(), LEVERAGE, episodes=5, first_seed=3, batch=2, env_kwargs=SMALL)
+    for row in range(5):
+        env = gym.make(LEVERAGE, **SMALL)
+        env.reset(seed=3 + row)
+        actions = [np.array([np.sin(month), np.cos(3.0 * month)], np.float32) for month in range(10)]
+        assert run.returns[row] == pytest.approx(sum(env.step(action)[1] for action in actions), abs=1e-12)
+
+
+def test_the_memory_begins_anew_with_the_episode() -> None:
+    """Learners that are ruined take their seats again in a market that goes on, each with a memory of its own."""
+    seen: list[Any] = []
+    random = np.random.default_rng(0)
+
+    class Recording(Recurrent):
+        def predict(self, observation: Any, state: Any = None, episode_start: Any = None, **keywords: Any) -> Any:
+            actions, state = super().predict(observation, state, episode_start, **keywords)
+            seen.append((observation.copy(), episode_start.copy(), state[0][0, :, 0]))
+            return random.uniform(-1.0, 1.0, actions.shape), state
+
+    fragile = MarketConfig(n_assets=2, n_investors=9, n_learners=3, ruin_fraction=0.95)
+    evaluate(Recording(), LEVERAGE, episodes=2, env_kwargs={"config": fragile, "max_episode_steps": 40})
+    assert seen[0][1].all()
+    unit_value = make_markets(LEVERAGE, 1, config=fragile).observation_map.names.index("log_unit_value")
+    for (_, _, before), (observation, starting, after) in pairwise(seen):
+        np.testing.assert_array_equal(after, np.where(starting, 1.0, before + 1.0))
+        assert (observation[starting, unit_value] == 0.0).all()
+    assert sum(int(starting.any() and not starting.all()) for _, starting, _ in seen) > 1
+
+
+def test_a_recorded_episode_carries_the_memory_too() -> None:
+    series = record_episode(Recurrent(), LEVERAGE, seed=4, env_kwargs=SMALL)
+    env = gym.make(LEVERAGE, render_mode="rgb_array", **SMALL)
+    env.reset(seed=4)
+    for month in range(10):
+        env.step(np.array([np.sin(month), np.cos(3.0 * month)], np.float32))
+    np.testing.assert_array_equal(series.unit_value, env.unwrapped.episode().unit_value)  # type: ignore[attr-defined]

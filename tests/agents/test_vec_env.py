@@ -20,15 +20,16 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan, VecMonito
 from hmgym.agents import ConstantPolicy, evaluate
 from hmgym.agents.report import episode_figure, record_episode
 from hmgym.agents.sb3 import MarketVecEnv
-from hmgym.envs import ENVIRONMENTS, make_markets, parallel_env
+from hmgym.envs import make_markets, parallel_env
 from hmgym.market import MarketConfig
+from tests.envs.faces import MARKET_IDS
 
 # Ruin at a tenth below the start ends many episodes early, each in its own month.
 FRAGILE = MarketConfig(n_assets=2, n_investors=8, ruin_fraction=0.9)
 ROWS = 4
 
 
-@pytest.mark.parametrize("env_id", sorted(ENVIRONMENTS))
+@pytest.mark.parametrize("env_id", MARKET_IDS)
 def test_equals_a_dummy_vec_env_of_single_environments(env_id: str) -> None:
     ours = MarketVecEnv(env_id, ROWS, config=FRAGILE, max_episode_steps=20, full_info=True)
     theirs = DummyVecEnv([lambda: gym.make(env_id, config=FRAGILE, max_episode_steps=20)] * ROWS)

@@ -183,9 +183,18 @@ def test_commands_write_figure_and_json(what: str, tmp_path: Path, capsys: pytes
     written = []
     for folder in (tmp_path / "a", tmp_path / "b"):
         assert main([what, "--env", BELIEFS, "--out", str(folder), *sizes]) == 0
-        assert (folder / f"gradients_{what}.png").stat().st_size > 1000
+        parts = ("_variance", "_bias") if what == "estimators" else ("",)
+        pictures = [folder / f"gradients_{what}{part}.png" for part in parts]
+        assert all(picture.stat().st_size > 1000 for picture in pictures)
         written.append((folder / f"gradients_{what}.json").read_text())
     assert written[0] == written[1]
+    before = [picture.read_bytes() for picture in pictures]
+    for picture in pictures:
+        picture.unlink()
+    assert main([what, "--redraw", "--out", str(tmp_path / "b")]) == 0
+    assert [picture.read_bytes() for picture in pictures] == before
+    with pytest.raises(SystemExit):
+        main([what, "--redraw", "--out", str(tmp_path / "empty")])
     results = json.loads(written[0])
     keys = {"jacobian": {"variants", "policy"}, "smoothing": {"rows", "training"}, "estimators": {"rows", "policy"}}
     assert all({"env_id", "settings", *keys.get(what, {"rows"})} <= set(result) for result in results)

@@ -7,14 +7,15 @@ import json
 import numpy as np
 import pytest
 
+from hmgym.analysis import plausibility
 from hmgym.analysis import stylised_facts as facts
-from hmgym.diagnostics import plausibility
+from hmgym.diagnostics.plausibility import main, simulate
 from hmgym.market import MarketConfig
 
 
 @pytest.fixture(scope="module")
 def simulation():
-    return plausibility.simulate(MarketConfig(), seeds=range(24), months=240, burn_in=36)
+    return simulate(MarketConfig(), seeds=range(24), months=240, burn_in=36)
 
 
 def test_every_target_is_met(simulation):
@@ -42,7 +43,7 @@ def test_the_picture(simulation, tmp_path):
 
 
 def test_the_command_writes_its_table(tmp_path, capsys):
-    status = plausibility.main(["--seeds", "4", "--months", "60", "--burn-in", "6", "--out", str(tmp_path / "t.json")])
+    status = main(["--seeds", "4", "--months", "60", "--burn-in", "6", "--out", str(tmp_path / "t.json")])
     assert status in (0, 1)
     assert "annual volatility" in capsys.readouterr().out
     report = json.loads((tmp_path / "t.json").read_text())

@@ -2,12 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-import hmgym  # noqa: F401  registers the environments
-from hmgym.envs import ENVIRONMENTS
-
-SMALL = {"n_assets": 2, "n_investors": 8}
+from tests.envs.faces import FACES, MARKET_IDS, Face
 
 
-@pytest.fixture(params=sorted(ENVIRONMENTS))
+@pytest.fixture(params=MARKET_IDS)
 def env_id(request: pytest.FixtureRequest) -> str:
+    """An id of the market."""
     return str(request.param)
+
+
+@pytest.fixture(params=FACES, ids=lambda face: face.env_id)
+def face(request: pytest.FixtureRequest) -> Face:
+    """An id of any simulator."""
+    found: Face = request.param
+    return found

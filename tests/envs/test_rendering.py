@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 from gymnasium.wrappers import RecordVideo
 
+from hmgym.envs import Line, Panel
+from hmgym.envs.panels import log_ticks
+from hmgym.envs.rendering import layout, rows_of
+
 SMALL: dict[str, Any] = {"n_assets": 2, "n_investors": 8}
 
 
@@ -81,3 +85,37 @@ def test_episode_needs_a_render_mode() -> None:
     env.reset(seed=0)
     with pytest.raises(ValueError, match="`render_mode` must be set"):
         env.episode()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.9, 1100.0, [1.0, 10.0, 100.0, 1000.0]),
+        (0.3, 1.7, [0.5, 1.0]),
+        (42.0, 131.0, [50.0, 70.0, 100.0]),
+        (0.99, 1.05, [1.0, 1.02, 1.04]),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis_are_plain_numbers(low: float, high: float, expected: list[float]) -> None:
+    ticks = log_ticks(low, high)
+    assert set(np.round(expected, 12)) <= set(np.round(ticks, 12))
+    assert all(low <= tick <= high for tick in ticks)
+    assert 3 <= len(ticks) <= 8
+
+
+def test_panels_fill_the_frame_without_overlap() -> None:
+    line = Line(values=np.ones(2))
+    wide, narrow = (Panel(title="", unit="", lines=(line,), wide=flag) for flag in (True, False))
+    assert [len(row) for row in rows_of((narrow, narrow, wide, narrow))] == [2, 1, 1]
+    boxes = layout((wide, narrow, narrow))
+    assert [box[2] for box in boxes] == [912, 444, 444]
+    assert boxes[0][1] + boxes[0][3] < boxes[1][1] == boxes[2][1]
+    assert all(x + width <= 960 and y + height <= 640 for x, y, width, height in boxes)
+
+
+def test_the_lines_of_a_market_bear_the_names_of_its_assets() -> None:
+    env = gym.make("hmgym/Leverage-v0", render_mode="rgb_array", **SMALL).unwrapped
+    env.reset(seed=0)
+    prices, value, leverage = env.episode().panels()
+    assert [line.label for line in prices.lines] == ["MSFT, fundamental value", "JPM, fundamental value", "MSFT", "JPM"]
+    assert (len(value.lines), len(leverage.lines)) == (1, 2)

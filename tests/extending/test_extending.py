@@ -21,7 +21,7 @@ LINES = {
 CASES = {
     "contrarians": {"cohorts": ("contrarians",)},
     "accumulators": {"cohorts": ("accumulators",)},
-    "both": {"cohorts": ("accumulators", "contrarians"), "trading_cost": 0.002, "ruin_fraction": 0.3},
+    "both": {"cohorts": ("accumulators", "contrarians"), "trading_cost": 0.002},
     "linear-impact": {"price_mechanism": "linear-impact"},
     "all": {"price_mechanism": "linear-impact", "cohorts": ("contrarians", "accumulators"), "n_learners": 2},
 }
@@ -34,18 +34,19 @@ def registered(monkeypatch):
 
 
 def begin(case: str, n_markets: int = 4):
-    market = Market(MarketConfig(**CASES[case]))
+    settings = CASES["both"] | {"ruin_fraction": 0.5} if case == "ruins" else CASES[case]
+    market = Market(MarketConfig(**settings))
     generators = [np.random.default_rng(seed) for seed in range(n_markets)]
     return market, generators, market.initial(market.draw_initial_shocks(generators))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, "ruins"])
 def test_the_books_balance(case):
     """Cash and shares, dealer included, every month; and a row does not depend on its neighbours."""
     market, generators, state = begin(case)
     alone = [np.random.default_rng(2)]
     one = market.initial(market.draw_initial_shocks(alone))
-    cash = state.total_cash
+    cash, ruins = state.total_cash, 0
     for _ in range(60):
         state, outcome = market.transition(state, None, market.draw_shocks(generators))
         one, _ = market.transition(one, None, market.draw_shocks(alone))
@@ -54,6 +55,8 @@ def test_the_books_balance(case):
         assert ((state.total_cash - cash).abs() <= 1e-9 * state.gross_money).all()
         assert (state.prices > 0.0).all()
         assert outcome.converged.all()
+        ruins += int(state.ruined.sum())
+    assert ruins > 0 or case != "ruins"
     torch.testing.assert_close(state.prices[2:3], one.prices, rtol=1e-12, atol=0.0)
     assert sorted(state.tensors()) == sorted(one.tensors())
 

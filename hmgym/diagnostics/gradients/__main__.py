@@ -1,7 +1,7 @@
 """Diagnostics of gradients through the market.
 
 ``python -m hmgym.diagnostics.gradients differences|estimators|jacobian|smoothing|all`` prints a table and writes
-``gradients_<what>.json`` and ``gradients_<what>.png``.
+``gradients_<what>.json`` and ``gradients_<what>.png`` (two pictures for `estimators`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from hmgym.agents.networks import SquashedGaussianPolicy
 from hmgym.diagnostics.gradients import differences, estimators, jacobian, smoothing
-from hmgym.diagnostics.gradients.reporting import counted, title, write_json
+from hmgym.diagnostics.gradients.reporting import counted, read_json, title, write_json
 from hmgym.diagnostics.gradients.rollouts import Setting, load_policy, trained_policy, untrained_policy
 from hmgym.market import MarketConfig
 
@@ -127,6 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--policy", nargs="+", type=Path, help="policy.pt of a checkpoint, one for every --env")
     parser.add_argument("--out", type=Path, default=Path("runs/gradients"), help="folder of the JSON")
     parser.add_argument("--figures", type=Path, help="folder of the figures, --out when it is not given")
+    parser.add_argument("--redraw", action="store_true", help="draw from the JSON in --out, measure nothing")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, help="markets, the sample size")
     parser.add_argument("--months", type=int, nargs="+", help="lengths of the rollout")
@@ -149,8 +150,14 @@ def main(arguments: list[str] | None = None) -> int:
     for what in _PARTS if options.what == "all" else [options.what]:
         options.what = what
         part, measure = _PARTS[what]
-        results = measure(run)
-        write_json(results, options.out / f"gradients_{what}.json")
+        stored = options.out / f"gradients_{what}.json"
+        if options.redraw:
+            if not stored.exists():
+                parser.error(f"--redraw needs {stored}, which --out does not hold")
+            results = read_json(stored)
+        else:
+            results = measure(run)
+            write_json(results, stored)
         part.plot(results, figures / f"gradients_{what}.png")
         sys.stdout.write(part.table(results) + "\n")
     return 0

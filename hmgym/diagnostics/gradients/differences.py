@@ -13,6 +13,7 @@ difference then is another number.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,8 @@ from torch import Tensor
 
 from hmgym.agents.analytic_policy_gradient import WindowSettings
 from hmgym.agents.networks import SquashedGaussianPolicy
-from hmgym.diagnostics.gradients.reporting import counted, format_table, new_figure, quantiles, share, title
+from hmgym.analysis.figures import MUTED, SERIES, layout, log_scale, new_figure, plain, save
+from hmgym.diagnostics.gradients.reporting import counted, format_table, quantiles, share, title
 from hmgym.diagnostics.gradients.rollouts import OwnParameters, Sample, Setting, parameters_of
 
 Array = NDArray[np.float64]
@@ -145,20 +147,24 @@ def table(results: list[dict[str, Any]]) -> str:
     return format_table(header, lines)
 
 
-def plot(results: list[dict[str, Any]], path: Any) -> None:
+@layout()
+def plot(results: list[dict[str, Any]], path: Path) -> None:
     """Error against length: median, and worst away from kinks."""
-    figure = new_figure(5.2 * len(results), 3.8)
+    figure = new_figure(3.0)
     panels = figure.subplots(1, len(results), squeeze=False, sharey=True)[0]
     for panel, result in zip(panels, results, strict=True):
-        for number, tau in enumerate(result["settings"]["smoothing"]):
+        log_scale(panel, "x", result["settings"]["months"])
+        log_scale(panel, "y")
+        for tau, colour in zip(result["settings"]["smoothing"], SERIES, strict=False):
             rows = [row for row in result["rows"] if row["smoothing"] == tau]
             months = [row["months"] for row in rows]
-            name = "exact" if tau == 0.0 else f"τ = {tau:g}"
-            panel.loglog(months, [row["all"]["median"] for row in rows], "o-", color=f"C{number}", label=name)
-            worst = [row["away_from_kinks"]["worst"] for row in rows]
-            panel.loglog(months, worst, "v:", color=f"C{number}", lw=1.0, ms=4.0)
-        panel.axhline(1e-4, color="grey", lw=0.8)
+            name = "exact" if tau == 0.0 else f"τ = {plain(tau)}"
+            panel.plot(months, [row["all"]["median"] for row in rows], "o-", color=colour, label=name)
+            worst = np.array([row["away_from_kinks"]["worst"] for row in rows], np.float64)
+            panel.plot(months, worst, "v:", color=colour, lw=1.0)
+        panel.plot([], [], "v:", color=MUTED, label="worst away from kinks")
+        panel.axhline(1e-4, color=MUTED, lw=0.6)
         panel.set(title=title(result["env_id"]), xlabel="months")
-    panels[0].set_ylabel("relative error; dotted: worst away from kinks")
-    panels[0].legend()
-    figure.savefig(path, dpi=150)
+    panels[0].set_ylabel("relative error, median")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
+    save(figure, path)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ from torch import Tensor
 
 from hmgym.agents.analytic_policy_gradient import WindowSettings
 from hmgym.agents.networks import SquashedGaussianPolicy
+from hmgym.analysis.figures import INK, MUTED, SERIES, layout, log_scale, new_figure, save
 from hmgym.diagnostics.gradients.moments import Moments
-from hmgym.diagnostics.gradients.reporting import counted, format_table, new_figure, title
+from hmgym.diagnostics.gradients.reporting import counted, format_table, title
 from hmgym.diagnostics.gradients.rollouts import MakeMarkets, OwnParameters, Sample, parameters_of
 
 _EXACT = "pathwise"
@@ -209,38 +211,59 @@ def table(results: list[dict[str, Any]]) -> str:
     return format_table(header, lines)
 
 
-def plot(results: list[dict[str, Any]], path: Any) -> None:
-    """Per environment and policy: variance of one sample, and bias along the gradient, against the horizon."""
-    figure = new_figure(4.2 * len(results), 7.0)
-    grid = figure.subplots(2, len(results), squeeze=False, sharex=True)
-    for column, result in enumerate(results):
-        upper, lower = grid[0][column], grid[1][column]
-        names = list(dict.fromkeys(row["estimator"] for row in result["rows"]))
-        for number, name in enumerate(names):
-            rows = [row for row in result["rows"] if row["estimator"] == name]
-            months = np.array([row["months"] for row in rows])
-            if not name.startswith("smoothed"):
-                upper.loglog(months, [row["variance"] for row in rows], "o-", ms=3.0, color=f"C{number}", label=name)
-            rows = [row for row in rows if row["resolved"]]
-            if name in (_EXACT, "score") or not rows:
-                continue
-            months = np.array([row["months"] for row in rows])
-            middle = np.array([row["relative_bias"] for row in rows])
-            ends = np.array([row["relative_bias_ci95"] for row in rows])
-            lower.errorbar(
-                months * 1.04 ** (number - 0.5 * len(names)), middle, np.abs(ends.T - middle), fmt="o-", ms=3.0, lw=0.8,
-                capsize=2.0, color=f"C{number}", label=name,
+_SHOWN = {
+    _EXACT: SERIES[0], "detached": SERIES[3], "pathwise, less news": SERIES[2], "detached, less news": SERIES[1],
+    "score": SERIES[7], "score, twin": SERIES[4], "smoothed 0.01": SERIES[5],
+}  # fmt: skip
+"""Estimators in the figures, and their colours; the table and the JSON have all."""
+
+_BIASES = ("detached", "pathwise, less news", "detached, less news", "smoothed 0.01", "score, twin")
+
+
+def plot(results: list[dict[str, Any]], path: Path) -> None:
+    """Two figures, a panel an environment and policy: variance of one sample, and bias, both against the horizon."""
+    for name, draw in (("variance", _draw_variance), ("bias", _draw_bias)):
+        with layout():
+            figure = new_figure(2.4 * -(-len(results) // 2) + 0.5)
+            panels = figure.subplots(-(-len(results) // 2), 2, squeeze=False, sharex=True).ravel()
+            for panel, result in zip(panels, results, strict=False):
+                log_scale(panel, "x", sorted({row["months"] for row in result["rows"]}))
+                panel.set_title(f"{title(result['env_id'])}, {result['policy']}")
+                draw(panel, result["rows"])
+            for panel in panels[-2:]:
+                panel.set_xlabel("months")
+            for panel in panels[len(results) :]:
+                panel.set_axis_off()
+            panels[0].set_ylabel("variance of one sample" if name == "variance" else "bias along the gradient")
+            entries = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))
+            if entries:
+                figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=4)
+            save(figure, path.with_stem(f"{path.stem}_{name}"))
+
+
+def _draw_variance(panel: Any, rows: list[dict[str, Any]]) -> None:
+    log_scale(panel, "y")
+    for name, colour in _SHOWN.items():
+        own = [row for row in rows if row["estimator"] == name]
+        if own and not name.startswith("smoothed"):
+            months, variance = ([row[key] for row in own] for key in ("months", "variance"))
+            panel.plot(months, variance, "o-", color=colour, label=name)
+    exact = [row for row in rows if row["estimator"] == _EXACT]
+    length = [row["squared_length"] if row["resolved"] else np.nan for row in exact]
+    panel.plot([row["months"] for row in exact], length, ":", color=INK, label="squared length of the gradient")
+
+
+def _draw_bias(panel: Any, rows: list[dict[str, Any]]) -> None:
+    panel.axhline(0.0, color=MUTED, lw=0.6)
+    panel.set_yscale("symlog", linthresh=0.1)
+    panel.yaxis.set_major_formatter(lambda y, _: f"{y:+.0%}" if y else "0")
+    for number, name in enumerate(_BIASES):
+        own = [row for row in rows if row["estimator"] == name and row["resolved"]]
+        if own:
+            middle = np.array([row["relative_bias"] for row in own])
+            ends = np.array([row["relative_bias_ci95"] for row in own])
+            beside = 1.07 ** (number - 0.5 * (len(_BIASES) - 1))  # so that intervals do not cover one another
+            panel.errorbar(
+                beside * np.array([row["months"] for row in own]), middle, np.abs(ends.T - middle), fmt="o", lw=1.0,
+                capsize=2.0, color=_SHOWN[name], label=name,
             )  # fmt: skip
-        exact = [row for row in result["rows"] if row["estimator"] == _EXACT]
-        length = [row["squared_length"] if row["resolved"] else np.nan for row in exact]
-        upper.loglog([row["months"] for row in exact], length, "k:", label="squared length of the gradient")
-        upper.set(title=f"{title(result['env_id'])}, {result['policy']}")
-        lower.axhline(0.0, color="grey", lw=0.8)
-        lower.set_yscale("symlog", linthresh=0.1)
-        lower.set(xlabel="months", xscale="log")
-    grid[0][0].set_ylabel("variance of one sample")
-    grid[1][0].set_ylabel("bias along the gradient, over its length")
-    grid[0][0].legend(fontsize=7)
-    if grid[1][0].get_legend_handles_labels()[0]:
-        grid[1][0].legend(fontsize=7)
-    figure.savefig(path, dpi=150)

@@ -12,6 +12,7 @@ through them. Without feedback the action is given; with feedback it follows the
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor
 
 from hmgym.agents.networks import SquashedGaussianPolicy
-from hmgym.diagnostics.gradients.reporting import counted, format_table, new_figure, quantiles, title
+from hmgym.analysis.figures import MUTED, SERIES, layout, log_scale, new_figure, save
+from hmgym.diagnostics.gradients.reporting import counted, format_table, quantiles, title
 from hmgym.diagnostics.gradients.rollouts import Setting
 from hmgym.market import MarketState
 
@@ -169,24 +171,35 @@ def table(results: list[dict[str, Any]]) -> str:
     return format_table(header, lines)
 
 
-def plot(results: list[dict[str, Any]], path: Any) -> None:
-    """Singular values, and growth of the product's norm and of the row of the log unit value."""
-    figure = new_figure(12.0, 3.6 * len(results))
-    grid = figure.subplots(len(results), 3, squeeze=False)
-    for panels, result in zip(grid, results, strict=True):
-        for number, (name, variant) in enumerate(result["variants"].items()):
-            color, label = f"C{number}", _NAMES[name]
-            spectrum = variant["singular_values"]
+@layout()
+def plot(results: list[dict[str, Any]], path: Path) -> None:
+    """Of trained policies: singular values, and growth of the product's norm and of the row of the log unit value."""
+    shown = [result for result in results if result["policy"] == "trained"]
+    figure = new_figure(2.3 * len(shown) + 0.4)
+    grid = figure.subplots(len(shown), 3, squeeze=False)
+    for panels, result in zip(grid, shown, strict=True):
+        spectrum, product, reach = panels
+        log_scale(spectrum, "y")
+        months = np.arange(1, len(result["variants"]["given"]["product_norm"]) + 1)
+        ticks = [month for month in (1, 2, 4, 8, 16, 32, 64) if month <= months[-1]]
+        for panel in (product, reach):
+            log_scale(panel, "x", ticks)
+            log_scale(panel, "y")
+            panel.set_xlabel("months")
+        for (name, variant), colour in zip(result["variants"].items(), SERIES, strict=False):
+            values = variant["singular_values"]
             order = np.arange(1, result["size"] + 1)
-            panels[0].semilogy(order, np.maximum(spectrum["median"], 1e-6), color=color, label=label)
-            panels[0].semilogy(order, np.maximum(spectrum["q95"], 1e-6), ":", color=color)
-            for panel, key in zip(panels[1:], ("product_norm", "unit_value_row_norm"), strict=True):
-                months = np.arange(1, len(variant[key]) + 1)
-                panel.loglog(months, [entry["median"] for entry in variant[key]], color=color, label=label)
-                panel.loglog(months, [entry["q95"] for entry in variant[key]], ":", color=color)
-        heading = f"{title(result['env_id'])}, {result['policy']}"
-        panels[0].set(title=heading, xlabel="number", ylabel="singular value of one month", ylim=(1e-4, None))
-        panels[1].set(xlabel="months", ylabel="norm of the product")
-        panels[2].set(xlabel="months", ylabel="d log unit value / d state")
-        panels[0].legend(fontsize=8, title="dotted: 95 %", title_fontsize=8)
-    figure.savefig(path, dpi=150)
+            spectrum.plot(order, np.maximum(values["median"], 1e-6), color=colour, label=_NAMES[name])
+            spectrum.plot(order, np.maximum(values["q95"], 1e-6), ":", color=colour)
+            for panel, key in ((product, "product_norm"), (reach, "unit_value_row_norm")):
+                panel.plot(months, [entry["median"] for entry in variant[key]], color=colour)
+                panel.plot(months, [entry["q95"] for entry in variant[key]], ":", color=colour)
+        spectrum.plot([], [], ":", color=MUTED, label="95 % quantile")
+        spectrum.set(xlabel="number", ylabel="singular value of one month", ylim=(1e-3, None))
+        spectrum.set_title(f"{title(result['env_id'])}, {result['policy']}")
+        product.set_ylabel("norm of the product")
+        reach.set_ylabel("d log unit value / d state")
+    if len(grid):
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    save(figure, path)

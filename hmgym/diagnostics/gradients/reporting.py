@@ -1,4 +1,4 @@
-"""What the diagnostics share besides rollouts: progress bars, figures, tables."""
+"""What the diagnostics share besides rollouts: progress bars and tables."""
 
 from __future__ import annotations
 
@@ -22,19 +22,6 @@ def counted(items: Sequence[_T], label: str) -> Iterator[_T]:
         yield from items
         return
     yield from tqdm(items, desc=label, file=sys.stderr, leave=False)
-
-
-def new_figure(width: float, height: float) -> Any:
-    """A matplotlib figure.
-
-    Raises:
-        ImportError: matplotlib is missing (`pip install hmgym[train]`).
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'hmgym[train]'") from error
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -66,6 +53,19 @@ def share(flags: Any) -> float:
 def write_json(results: Any, path: Path) -> None:
     """Write results; numbers that are not finite become null."""
     path.write_text(json.dumps(_finite(results), indent=1) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Results as they were written, null as NaN."""
+    return _numbers(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return math.nan if value is None else value
 
 
 def _finite(value: Any) -> Any:

@@ -10,6 +10,7 @@ gradients are from the exact ones of the same state; and what policies trained o
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from hmgym.agents.evaluation import evaluate
 from hmgym.agents.networks import SquashedGaussianPolicy
-from hmgym.diagnostics.gradients.reporting import counted, format_table, new_figure, quantiles, title
+from hmgym.analysis.figures import MUTED, SERIES, layout, log_scale, new_figure, save
+from hmgym.diagnostics.gradients.reporting import counted, format_table, quantiles, title
 from hmgym.diagnostics.gradients.rollouts import Setting, run_agent
 from hmgym.envs.differentiable import DifferentiableMarkets
 
@@ -161,33 +163,43 @@ def table(results: list[dict[str, Any]]) -> str:
     return text
 
 
-def plot(results: list[dict[str, Any]], path: Any) -> None:
-    """Share of zero gradients, biases against τ, returns by schedule."""
-    figure = new_figure(14.0, 3.4)
-    shares, prices, gradients, training = figure.subplots(1, 4)
-    for number, result in enumerate(results):
-        color, label = f"C{number}", title(result["env_id"])
+@layout()
+def plot(results: list[dict[str, Any]], path: Path) -> None:
+    """Share of weak gradients and biases against τ; returns by schedule, where any were trained."""
+    figure = new_figure(5.0)
+    (shares, prices), (gradients, training) = figure.subplots(2, 2)
+    for panel in (shares, prices, gradients):
+        log_scale(panel, "x", [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1])
+        panel.set_xlabel("τ")
+    for panel in (prices, gradients):
+        log_scale(panel, "y")
+    for number, (result, colour) in enumerate(zip(results, SERIES, strict=False)):
         rows = [row for row in result["rows"] if row["smoothing"] > 0.0]
         taus = [row["smoothing"] for row in rows]
         exact = result["rows"][0]
-        shares.semilogx(taus, [row["weak"] for row in rows], "o-", color=color, label=label)
-        shares.axhline(exact["weak"], color=color, ls="--", lw=0.8, label="exact")
-        prices.loglog(taus, [row["price_bias"]["median"] for row in rows], "o-", color=color)
-        prices.loglog(taus, [row["price_bias"]["q95"] for row in rows], ":", color=color)
-        gradients.loglog(taus, [row["gradient_bias"]["median"] for row in rows], "o-", color=color)
-        gradients.loglog(taus, [row["mean_gradient_bias"] for row in rows], "s--", color=color)
+        shares.plot(taus, [row["weak"] for row in rows], "o-", color=colour, label=title(result["env_id"]))
+        shares.axhline(exact["weak"], color=colour, ls="--", lw=0.8)
+        prices.plot(taus, [row["price_bias"]["median"] for row in rows], "o-", color=colour)
+        prices.plot(taus, [row["price_bias"]["q95"] for row in rows], ":", color=colour)
+        gradients.plot(taus, [row["gradient_bias"]["median"] for row in rows], "o-", color=colour)
+        gradients.plot(taus, [row["mean_gradient_bias"] for row in rows], "s--", color=colour)
         for place, row in enumerate(result["training"]):
             at = np.full(len(row["returns"]), place + 0.15 * number)
             base = result["training"][0]["mean"]
-            training.plot(at, np.array(row["returns"]) - base, "o", color=color)
-            training.plot(at[:1], [row["mean"] - base], "_", color=color, ms=16.0)
-    shares.set(xlabel="τ", ylabel="share of months with a weak gradient", ylim=(-0.02, 1.0))
-    shares.legend(fontsize=8)
-    prices.set(xlabel="τ", ylabel="bias of log prices (dotted: 95 %)")
-    gradients.set(xlabel="τ", ylabel="bias of the gradient over its length")
-    gradients.plot([], [], "ko-", label="one market, median")
-    gradients.plot([], [], "ks--", label="mean over markets")
-    gradients.legend(fontsize=8)
+            training.plot(at, np.array(row["returns"]) - base, "o", color=colour)
+            training.plot(at[:1], [row["mean"] - base], "_", color=colour, ms=16.0)
+    shares.plot([], [], "--", color=MUTED, lw=0.8, label="exact")
+    shares.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
+    shares.set(ylabel="months with a weak gradient", ylim=(-0.02, 1.0))
+    shares.legend()
+    prices.plot([], [], "o-", color=MUTED, label="median")
+    prices.plot([], [], ":", color=MUTED, label="95 % quantile")
+    prices.set_ylabel("bias of log prices")
+    prices.legend()
+    gradients.plot([], [], "o-", color=MUTED, label="one market, median")
+    gradients.plot([], [], "s--", color=MUTED, label="mean over markets")
+    gradients.set_ylabel("bias of the gradient over its length")
+    gradients.legend()
     training.set(ylabel="return on the exact market,\nless mean of the exact schedule")
-    training.set_xticks(range(len(SCHEDULES)), list(SCHEDULES), rotation=20, fontsize=8)
-    figure.savefig(path, dpi=150)
+    training.set_xticks(range(len(SCHEDULES)), list(SCHEDULES))
+    save(figure, path)

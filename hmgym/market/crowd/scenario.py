@@ -47,6 +47,7 @@ class CrowdScenario:
         fundamentals: of the market.
     """
 
+    config_type = MarketConfig
     accounts = ACCOUNTS
 
     def __init__(self, config: MarketConfig, fundamentals: Fundamentals) -> None:
