@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 import sys
-import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -189,40 +187,22 @@ def test_baselines_are_evaluated_by_name(capsys: pytest.CaptureFixture[str]) -> 
         assert said in error
 
 
-def test_simulate_passes_its_options_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    @dataclass
-    class Result:
-        asked: tuple[Any, ...]
-
-        def to_frame(self) -> Any:
-            return types.SimpleNamespace(to_csv=lambda path: path.write_text("month\n"))
-
-        def plot(self) -> Any:
-            return types.SimpleNamespace(savefig=lambda path, dpi: path.write_bytes(b"figure"))
-
-        def __str__(self) -> str:
-            return "a summary"
-
-    asked: list[tuple[Any, ...]] = []
-
-    def simulate(scenario: str, *, months: int, seed: int, markets: int, **parameters: Any) -> Result:
-        if "wrong" in parameters:
-            raise ValueError("`parameters` must be some of ['n_assets'], got ['wrong']")
-        asked.append((scenario, months, seed, markets, parameters))
-        return Result(asked[-1])
-
-    monkeypatch.setattr(hmgym, "simulate", simulate, raising=False)
+def test_simulate_writes_what_the_function_returns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, printed, _ = run(
-        "simulate", "funds", "--months", "7", "--seed", "3", "--markets", "2", "--parameters", "n_assets=4",
-        "cohorts=('contrarians',)", "price_mechanism=auction", "--out", str(tmp_path / "out"), capsys=capsys,
+        "simulate", "crowd", "--months", "3", "--seed", "5", "--markets", "2", "--parameters", "n_assets=2",
+        "n_investors=6", "price_mechanism=clearing", "--out", str(tmp_path / "out"), capsys=capsys,
     )  # fmt: skip
     assert status == 0
-    assert asked == [("funds", 7, 3, 2, {"n_assets": 4, "cohorts": ("contrarians",), "price_mechanism": "auction"})]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["panels.png", "series.csv", "summary.txt"]
-    assert "a summary" in printed
-    for wrong, said in ((["--months", "0"], "`months` must be >= 1"), (["--parameters", "wrong=1"], "got ['wrong']")):
+    expected = hmgym.simulate("crowd", months=3, seed=5, markets=2, n_assets=2, n_investors=6)
+    assert (tmp_path / "out" / "series.csv").read_text() == expected.to_frame().to_csv()
+    assert (tmp_path / "out" / "summary.txt").read_text() == f"{expected}\n"
+    assert str(expected) in printed
+    assert (tmp_path / "out" / "panels.png").stat().st_size > 5000
+    for wrong, said in (
+        (["--months", "0"], "`months` must be >= 1"),
+        (["--parameters", "wrong=1"], "`parameters` of crowd must be some of"),
+        (["nowhere"], "`scenario` must be"),
+    ):
         status, _, error = run("simulate", *wrong, "--out", str(tmp_path / "none"), capsys=capsys)
         assert status == 2
         assert said in error
