@@ -167,7 +167,7 @@ class MarketConfig:
             registered("cohorts", cohort, COHORTS)() if isinstance(cohort, str) else cohort for cohort in self.cohorts
         )
         for cohort in cohorts:
-            if isinstance(cohort, type) or not all(hasattr(cohort, name) for name in CohortConfig.__annotations__):
+            if isinstance(cohort, type) or not all(hasattr(cohort, name) for name in ("name", "seats", "wealth_share", "build")):
                 raise ValueError(
                     f"`cohorts` must hold parameters of cohorts (`hmgym.investors.cohort.CohortConfig`), got {cohort!r}"
                 )

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hmgym.arrays import placed
 from hmgym.investors.draws import Draws, Layout
 
 _SMALLEST = 2.0**-54  # a generator can give 0, whose normal is -inf
@@ -74,9 +75,9 @@ def as_generators(
 
 
 def draw(
-    generators: Sequence[np.random.Generator], layout: Layout, periods: int, device: torch.device
+    generators: Sequence[np.random.Generator], layout: Layout, periods: int, device: torch.device | None
 ) -> dict[str, Tensor]:
-    """Fields of the layout with leading dimensions (periods, E)."""
+    """Fields of the layout with leading dimensions (periods, E); arrays in place of tensors where `device` is None."""
     groups = (layout.normals, layout.innovations, layout.uniforms)
     widths = [sum(math.prod(shape) for shape in group.values()) for group in groups]
     drawn = np.empty((len(generators), periods, sum(widths)))
@@ -89,7 +90,7 @@ def draw(
     innovations = drawn[..., first:second]
     innovations -= 0.5
     innovations *= _UNIT_VARIANCE
-    table = torch.from_numpy(drawn).to(device).transpose(0, 1)
+    table: Tensor = placed(torch.from_numpy(drawn).transpose(0, 1), device)
     fields: dict[str, Tensor] = {}
     at = 0
     for group in groups:
