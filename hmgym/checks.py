@@ -19,20 +19,24 @@ def integer(name: str, value: Any, least: int) -> int:
     Raises:
         ValueError: `value` is no integer, or smaller.
     """
-    try:
-        if isinstance(value, (bool, np.bool_)):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise ValueError(f"`{name}` must be an integer >= {least}, got {value!r}") from None
-    if number < least:
-        raise ValueError(f"`{name}` must be >= {least}, got {number}")
+    number = _index(value)
+    if number is None or number < least:
+        raise ValueError(f"`{name}` must be an integer >= {least}, got {value!r}")
     return number
 
 
 def integer_or_none(name: str, value: Any, least: int) -> int | None:
     """As :func:`integer`; None stays None."""
+    number = _index(value)
+    if value is not None and (number is None or number < least):
+        raise ValueError(f"`{name}` must be an integer >= {least} or None, got {value!r}")
+    return number
+
+
+def _index(value: Any) -> int | None:
+    if isinstance(value, (bool, np.bool_)):
+        return None
     try:
-        return None if value is None else integer(name, value, least)
-    except ValueError as error:
-        raise ValueError(str(error).replace(", got", " or None, got", 1)) from None
+        return operator.index(value)
+    except TypeError:
+        return None

@@ -66,7 +66,7 @@ class MarketBatch(Simulator):
         self._state: MarketState | None = None
         self._outcome: Outcome | None = None
         self._just_reset = np.ones((num_markets, config.n_learners), np.bool_)
-        self._not_cleared = np.zeros(num_markets, np.bool_)
+        self._not_cleared: Flags | None = None  # in the last period; None where all cleared
         self._newcomers: Flags | None = None
         self._last_period: tuple[MarketState, Action, Shocks] | None = None
         self._last_values: tuple[FloatArray, Flags | None] | None = None
@@ -173,9 +173,9 @@ class MarketBatch(Simulator):
         if self.history is not None:
             self.history.append(EpisodeSeries.snapshot(state))
         if everywhere:
-            self._not_cleared[:] = False
+            self._not_cleared = None
             return StepResult(reward, ruined)
-        np.copyto(self._not_cleared, ~cleared if frozen is None else ~cleared & ~frozen)
+        self._not_cleared = ~cleared if frozen is None else ~cleared & ~frozen
         failed = {
             int(row): f"the market did not clear (residual {float(outcome.residual[row]):.3g})"
             for row in np.flatnonzero(self._not_cleared)
@@ -199,7 +199,7 @@ class MarketBatch(Simulator):
             raise RuntimeError("call `step` before `terminal_mark_gain`")
         with torch.inference_mode():
             gain: FloatArray = self.market.terminal_mark_gain(*self._last_period).numpy()
-        if self._not_cleared.any():
+        if self._not_cleared is not None:
             gain[self._not_cleared] = 0.0
         return gain
 
@@ -264,7 +264,7 @@ class MarketBatch(Simulator):
         infos["active_limits"] = _rows(outcome.active_limits, n)
         if self.amplification:
             infos["gradient_amplification"] = self.gradient_amplification().ravel()
-        if self._not_cleared.any():
+        if self._not_cleared is not None:
             stuck = self._not_cleared.repeat(n) & ~self._just_reset.ravel()
             if stuck.any():
                 infos["not_cleared"] = stuck

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hmgym.checks import integer
 from hmgym.data import PriceHistory, PriceSource, read_prices, sp500_monthly
 from hmgym.investors import CohortConfig, PopulationConfig
 from hmgym.market.registry import COHORTS, MECHANISMS, SCENARIOS, registered
@@ -96,9 +97,7 @@ class MarketConfig:
                 f"got {type(self.history).__name__}"
             )
         for name, least in (("n_assets", 1), ("n_investors", 3), ("n_learners", 0), ("block_months", 1)):
-            count = getattr(self, name)
-            if not isinstance(count, int) or isinstance(count, bool) or count < least:
-                raise ValueError(f"`{name}` must be an integer >= {least}, got {count!r}")
+            object.__setattr__(self, name, integer(name, getattr(self, name), least))
         if self.n_investors < self.n_learners + 2:
             raise ValueError(f"`n_investors` must be >= n_learners + 2 = {self.n_learners + 2}, got {self.n_investors}")
         registered("scenario", self.scenario, SCENARIOS)

@@ -264,7 +264,7 @@ def test_a_users_reward_returns_one_number_a_learner() -> None:
         ({"n_learners": 0}, "`config.n_learners` must be >= 1"),
         ({"n_learners": 19}, "`n_investors` must be >= n_learners"),
         ({"n_learners": 2.5}, "`n_learners` must be an integer"),
-        ({"max_episode_steps": 0}, "`max_episode_steps` must be >= 1"),
+        ({"max_episode_steps": 0}, "`max_episode_steps` must be an integer >= 1"),
         ({"confidence": True}, "`confidence` must be False"),
         ({"render_mode": "ansi"}, "`render_mode` must be"),
         ({"config": MarketConfig(learner_share=0.5), "n_learners": 2}, "`learner_share` times n_learners"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,15 @@ def test_it_is_one_file_and_one_line() -> None:
     source = Path(liquidation.__file__).read_text(encoding="utf-8")
     assert source.count("register_environment(\n") == 1
     assert "hmgym.market" not in source
+
+
+def test_what_the_documentation_shows_is_what_runs() -> None:
+    source = Path(liquidation.__file__).read_text(encoding="utf-8")
+    page = Path(__file__).parents[2] / "docs" / "extending.md"
+    section = page.read_text(encoding="utf-8").split("## An environment\n")[1].split("\n## ")[0]
+    shown = re.findall(r"^```py\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    assert len(shown) >= 5
+    assert not [excerpt for excerpt in shown if excerpt not in source]
 
 
 def test_single_and_vector_environment() -> None:
