@@ -8,7 +8,6 @@ replaced.
 from __future__ import annotations
 
 import math
-import numbers
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hmgym.arrays import namespace, placed
+from hmgym.checks import is_finite_number, shown
 from hmgym.investors.cohort import Optimisers, View
 from hmgym.investors.draws import Draws, Layout
 from hmgym.investors.fundamentalist import expected_correction, next_error
@@ -98,9 +98,11 @@ class PopulationConfig:
             _check_range(name, getattr(self, name), strict=True)
         if not isinstance(self.trend_memory_months, (tuple, list)) or not self.trend_memory_months:
             raise ValueError(f"`trend_memory_months` must be a tuple of numbers >= 1, got {self.trend_memory_months!r}")
-        if any(not memory >= 1.0 for memory in self.trend_memory_months):
+        if any(not is_finite_number(memory) or memory < 1.0 for memory in self.trend_memory_months):
             raise ValueError(f"`trend_memory_months` must hold numbers >= 1, got {self.trend_memory_months}")
         _check_number("wealth_tail", self.wealth_tail, 0.1)
+        if not isinstance(self.learner, LearnerTraits):
+            raise ValueError(f"`learner` must be LearnerTraits, got {self.learner!r}")
 
     def cohort_sizes(self, n_background: int) -> tuple[int, int, int]:
         """Seats of fundamentalists, trend followers and sentiment traders among `n_background`."""
@@ -342,10 +344,9 @@ def _low_width(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 def _check_number(name: str, value: Any, low: float, high: float = math.inf, *, strict: bool = False) -> None:
-    is_number = not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
-    if not is_number or value < low or value > high or (strict and value == low):
+    if not is_finite_number(value) or value < low or value > high or (strict and value == low):
         bound = f"{'>' if strict else '>='} {low:g}" + (f" and <= {high:g}" if high < math.inf else "")
-        raise ValueError(f"`{name}` must be a number {bound}, got {value!r}")
+        raise ValueError(f"`{name}` must be a number {bound}, got {shown(value)}")
 
 
 def _check_range(name: str, bounds: tuple[float, float], *, strict: bool) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hmgym.arrays import namespace, to_numpy
+from hmgym.checks import integer, shown
 from hmgym.clearing import ClearingError
 from hmgym.market.config import MarketConfig
 from hmgym.market.demand import Demand, Trade
@@ -88,24 +89,26 @@ class Market:
         if periods is None:
             drawn = draw(listed, self._period_layout, 1, self._placement)
             return Shocks({name: tensor[0] for name, tensor in drawn.items()})
-        if periods < 1:
-            raise ValueError(f"`periods` must be >= 1, got {periods}")
-        return Shocks(draw(listed, self._period_layout, periods, self._placement))
+        return Shocks(draw(listed, self._period_layout, integer("periods", periods, 1), self._placement))
 
     # State
 
     def initial(self, shocks: InitialShocks) -> MarketState:
         """E markets at the start."""
+        if not isinstance(shocks, InitialShocks):
+            raise ValueError(f"`shocks` must be InitialShocks, got {type(shocks).__name__}")
         state = self.scenario.initial(shocks)
         extra = {name: namespace(state.prices).zeros_like(state.prices[:, 0]) for name in self.mechanism.accounts}
         return replace(state, accounts={**state.accounts, **extra}) if extra else state
 
     def beliefs(self, state: MarketState) -> Tensor:
         """Expected log price next month (E, O, N) of all whose portfolios are solved, as no action says otherwise."""
+        self._check_state(state)
         return self.scenario.demand(state, None).beliefs
 
     def own_action(self, state: MarketState) -> Action:
         """The learners' own limits and beliefs, the action that changes nothing."""
+        self._check_state(state)
         n, own = self.config.n_learners, self.scenario.demand(state, None)
         return Action(
             short_leverage=own.short_leverage[:, :n],
@@ -119,6 +122,7 @@ class Market:
 
         Learners' traits are not drawn, so a learner that takes a seat can know all that it may know before it acts.
         """
+        self._check_state(state)
         return self.scenario.open(state, None)[0]
 
     def imagine(self, state: MarketState, uniforms: Tensor) -> MarketState:
@@ -213,6 +217,8 @@ class Market:
         demand = self.scenario.demand(state, promised)
         if action is None:
             return demand
+        if not isinstance(action, Action):
+            raise ValueError(f"`action` must be an Action or None, got {type(action).__name__}")
         n, shape = self.config.n_learners, tuple(state.unit_value.shape)
         changes: dict[str, Tensor] = {}
         xp = namespace(state.prices)
@@ -264,12 +270,9 @@ class Market:
         )
         return new, outcome
 
-    def _check_sizes(self, state: MarketState, shocks: Shocks) -> None:
-        if not isinstance(state, MarketState) or not isinstance(shocks, Shocks):
-            raise ValueError(
-                f"`state` and `shocks` must be a MarketState and Shocks, got {type(state).__name__} and "
-                f"{type(shocks).__name__}"
-            )
+    def _check_state(self, state: MarketState) -> None:
+        if not isinstance(state, MarketState):
+            raise ValueError(f"`state` must be a MarketState, got {type(state).__name__}")
         if isinstance(state.prices, np.ndarray) != (self.arrays == "numpy"):
             raise ValueError(
                 f'`state` must be of a market with `arrays="{self.arrays}"`, got {type(state.prices).__name__}'
@@ -279,23 +282,32 @@ class Market:
             raise ValueError(
                 f"`state` must be of (markets, investors, assets) = {sizes}, got {tuple(state.holdings.shape)}"
             )
+
+    def _check_sizes(self, state: MarketState, shocks: Shocks) -> None:
+        self._check_state(state)
+        if not isinstance(shocks, Shocks):
+            raise ValueError(f"`shocks` must be Shocks, got {type(shocks).__name__}")
+        n_markets = state.prices.shape[0]
         drawn = {name: tuple(tensor.shape) for name, tensor in shocks.tensors.items()}
-        expected = {name: (sizes[0], *shape) for name, shape in self._period_layout.shapes.items()}
+        expected = {name: (n_markets, *shape) for name, shape in self._period_layout.shapes.items()}
         if drawn != expected:
             name = next(name for name in {**expected, **drawn} if drawn.get(name) != expected.get(name))
             raise ValueError(
-                f"`shocks` must be this market's, for {sizes[0]} markets: {name} of shape {expected.get(name)}, "
+                f"`shocks` must be this market's, for {n_markets} markets: {name} of shape {expected.get(name)}, "
                 f"got {drawn.get(name)}"
             )
 
     def _checked(self, name: str, given: Tensor, shape: tuple[int, ...], low: float) -> Tensor:
         try:
+            complex_ = given.is_complex() if isinstance(given, Tensor) else np.iscomplexobj(given)
+            if complex_:
+                raise TypeError("complex numbers")
             if self.arrays == "numpy":
                 tensor: Tensor = np.asarray(given, np.float64)  # type: ignore[assignment]
             else:
                 tensor = torch.as_tensor(given, dtype=torch.float64, device=self.device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"`{name}` must be a tensor of shape {shape}, got {given!r}") from error
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise ValueError(f"`{name}` must be a tensor of shape {shape}, got {shown(given)}") from error
         if tensor.shape != shape:
             raise ValueError(f"`{name}` must have shape {shape}, got {tuple(tensor.shape)}")
         values = to_numpy(tensor)
