@@ -74,7 +74,7 @@ def test_shocks_of_other_markets() -> None:
         market.initial(market.draw_shocks(generators))
     with pytest.raises(ValueError, match="`generators` must be numpy Generators, one a market, got 3"):
         market.draw_shocks(3)
-    with pytest.raises(ValueError, match="`periods` must be an integer >= 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"`periods` must be an integer >= 1, got 1.5"):
         market.draw_shocks(generators, periods=1.5)
     with pytest.raises(ValueError, match="`action` must be an Action or None, got dict"):
         market.transition(state, {}, market.draw_shocks(generators))
