@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from hmgym.clearing import (
-    ClearingError,
-    ClearingSolution,
-    EquilibriumSolution,
-    clear_market,
-    find_equilibrium_prices,
-    optimize_portfolio,
-)
-from hmgym.envs import register_environments
-from hmgym.market import Action, Market, MarketConfig
-from hmgym.simulation import SimulationResult, simulate
+from typing import TYPE_CHECKING
+
+from hmgym.envs.registration import register_environments
+from hmgym.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from hmgym.clearing import (
+        ClearingError,
+        ClearingSolution,
+        EquilibriumSolution,
+        clear_market,
+        find_equilibrium_prices,
+        optimize_portfolio,
+    )
+    from hmgym.market import Action, Market, MarketConfig
+    from hmgym.simulation import SimulationResult, simulate
 
 __version__ = "0.1.0"
 
@@ -30,5 +35,22 @@ __all__ = [
     "optimize_portfolio",
     "simulate",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "hmgym.clearing": (
+            "ClearingError",
+            "ClearingSolution",
+            "EquilibriumSolution",
+            "clear_market",
+            "find_equilibrium_prices",
+            "optimize_portfolio",
+        ),
+        "hmgym.market": ("Action", "Market", "MarketConfig"),
+        "hmgym.simulation": ("SimulationResult", "simulate"),
+    },
+    rooms=("clearing", "data", "investors", "market", "simulation"),
+)
 
 register_environments()

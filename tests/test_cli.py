@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -161,6 +162,16 @@ def test_help_lists_commands_and_options(capsys: pytest.CaptureFixture[str]) -> 
     _, text, _ = run("train", "--algo", "apg", "--help", capsys=capsys)
     assert "--surprise-weight FLOAT" in text
     assert run("nope", capsys=capsys)[0] == 2
+
+
+def test_help_starts_without_torch_and_every_public_name_is_found() -> None:
+    source = "import sys, hmgym.cli\ntry: hmgym.cli.main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    for package in (hmgym, hmgym.envs):
+        assert all(getattr(package, name) is not None for name in package.__all__)
+        with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'nothing'"):
+            package.nothing  # noqa: B018
 
 
 def test_baselines_are_evaluated_by_name(capsys: pytest.CaptureFixture[str]) -> None:

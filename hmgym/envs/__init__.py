@@ -1,19 +1,12 @@
 """The Gymnasium and PettingZoo faces of a simulator, and the batch of markets that is the first of these.
 
-`parallel_env` and `ParallelMarketEnv` are loaded when they are asked for: PettingZoo is an extra.
+Everything but the registry is loaded when it is asked for: torch takes a second, PettingZoo is an extra.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hmgym.envs.actions import ActionMap
-from hmgym.envs.boxes import ActionBox, ObservationBox
-from hmgym.envs.history import History
-from hmgym.envs.markets import MarketEnv, MarketVectorEnv
-from hmgym.envs.observation import OBSERVATION_TABLE, ObservationMap, observation_table
-from hmgym.envs.panels import Line, Panel, Series
-from hmgym.envs.protocol import Simulator, StepResult
 from hmgym.envs.registration import (
     ENVIRONMENTS,
     MAX_EPISODE_STEPS,
@@ -21,13 +14,21 @@ from hmgym.envs.registration import (
     register_environment,
     register_environments,
 )
-from hmgym.envs.rewards import REWARDS, DifferentialSharpe, ExcessReturn, LogUnitValue
-from hmgym.envs.single import BatchEnv
-from hmgym.envs.vector import BatchVectorEnv, make_markets
+from hmgym.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from hmgym.envs.actions import ActionMap
+    from hmgym.envs.boxes import ActionBox, ObservationBox
+    from hmgym.envs.history import History
+    from hmgym.envs.markets import MarketEnv, MarketVectorEnv
+    from hmgym.envs.observation import OBSERVATION_TABLE, ObservationMap, observation_table
+    from hmgym.envs.panels import Line, Panel, Series
     from hmgym.envs.parallel import ParallelMarketEnv as ParallelMarketEnv
     from hmgym.envs.parallel import parallel_env as parallel_env
+    from hmgym.envs.protocol import Simulator, StepResult
+    from hmgym.envs.rewards import REWARDS, DifferentialSharpe, ExcessReturn, LogUnitValue
+    from hmgym.envs.single import BatchEnv
+    from hmgym.envs.vector import BatchVectorEnv, make_markets
 
 __all__ = [
     "ENVIRONMENTS",
@@ -58,10 +59,19 @@ __all__ = [
     "register_environments",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in ("parallel_env", "ParallelMarketEnv"):
-        from hmgym.envs import parallel
-
-        return getattr(parallel, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "hmgym.envs.actions": ("ActionMap",),
+        "hmgym.envs.boxes": ("ActionBox", "ObservationBox"),
+        "hmgym.envs.history": ("History",),
+        "hmgym.envs.markets": ("MarketEnv", "MarketVectorEnv"),
+        "hmgym.envs.observation": ("OBSERVATION_TABLE", "ObservationMap", "observation_table"),
+        "hmgym.envs.panels": ("Line", "Panel", "Series"),
+        "hmgym.envs.protocol": ("Simulator", "StepResult"),
+        "hmgym.envs.rewards": ("REWARDS", "DifferentialSharpe", "ExcessReturn", "LogUnitValue"),
+        "hmgym.envs.single": ("BatchEnv",),
+        "hmgym.envs.vector": ("BatchVectorEnv", "make_markets"),
+        "hmgym.envs.parallel": ("ParallelMarketEnv", "parallel_env"),
+    },
+)
