@@ -94,7 +94,7 @@ class CohortConfig(Protocol):
     wealth_share: float
     """of all wealth, of all its investors together"""
     numpy_ready: ClassVar[bool]
-    """whether the cohort takes numpy arrays as well as tensors (`hmgym.arrays`): environments then run in half the time"""
+    """whether it takes numpy arrays as well as tensors (`hmgym.arrays`): environments then run in half the time"""
 
     def build(self, setting: Setting) -> Cohort:
         """The cohort as a market uses it."""

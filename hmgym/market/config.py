@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hmgym.checks import integer
 from hmgym.data import PriceHistory, PriceSource, read_prices, sp500_monthly
-from hmgym.investors import CohortConfig, PopulationConfig
+from hmgym.investors import PopulationConfig
 from hmgym.market.registry import COHORTS, MECHANISMS, SCENARIOS, registered
 
 # The packaged stocks in the order a market takes them: three large ones of different trades first, the others by name.
@@ -165,8 +165,9 @@ class MarketConfig:
         cohorts = tuple(
             registered("cohorts", cohort, COHORTS)() if isinstance(cohort, str) else cohort for cohort in self.cohorts
         )
+        parts = ("name", "seats", "wealth_share", "build")
         for cohort in cohorts:
-            if isinstance(cohort, type) or not all(hasattr(cohort, name) for name in ("name", "seats", "wealth_share", "build")):
+            if isinstance(cohort, type) or not all(hasattr(cohort, part) for part in parts):
                 raise ValueError(
                     f"`cohorts` must hold parameters of cohorts (`hmgym.investors.cohort.CohortConfig`), got {cohort!r}"
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -19,8 +19,9 @@ from hmgym.market.tensors import exogenous_names, map_tensors, named_tensors, wi
 class MarketState:
     """E markets between two periods: this month's news, signal and regime are already in it.
 
-    Money and shares are float64. Of a market of arrays (`Market`) every tensor here is a numpy array. What a learner may know before it acts is everything but `next_news`, `block_row`,
-    `block_left` and what other investors remember (`scenario`).
+    Money and shares are float64. What a learner may know before it acts is everything but `next_news`, `block_row`,
+    `block_left` and what other investors remember (`scenario`). In a market of arrays (see `Market`) every tensor named
+    here is a numpy array.
     """
 
     exogenous_fields: ClassVar[tuple[str, ...]] = (
@@ -80,9 +81,9 @@ class MarketState:
         def replaced(leaf: Tensor, new: Tensor) -> Tensor:
             if namespace(leaf) is Torch:
                 return leaf.index_copy(0, index, new)
-            leaf = leaf.copy()  # type: ignore[operator]
-            leaf[index] = new
-            return leaf
+            copied: Tensor = namespace(leaf).copy(leaf)
+            copied[index] = new
+            return copied
 
         return map_tensors(replaced, self, rows)
 
@@ -133,6 +134,14 @@ class Outcome:
     short_limits: Tensor  # (E, O) κ that held, all whose portfolios were solved; (E, O, N+1) where one a position
     long_limits: Tensor  # (E, O) θ that held, likewise
     trade: Trade  # prices, weights and holdings, residual, iterations, converged
+
+    def as_tensors(self) -> Outcome:
+        """The same outcome in tensors, where it is one of arrays; memory is shared."""
+        parts = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "trade"}
+        arrays: dict[str, Any] = {
+            name: to_torch(x) for name, x in self.trade._asdict().items() if x is not None and name != "solution"
+        }
+        return Outcome(**{name: to_torch(x) for name, x in parts.items()}, trade=self.trade._replace(**arrays))
 
     @property
     def wealth(self) -> Tensor:

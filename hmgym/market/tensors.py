@@ -63,7 +63,7 @@ def _rebuilt(like: Tree, parts: list[Any]) -> Tree:
     return type(like)(**dict(zip(names, parts, strict=True)))
 
 
-def _leaves(tree: Any, prefix: str = "", exogenous: bool = False) -> Iterator[tuple[str, Tensor, bool]]:
+def _leaves(tree: Any, prefix: str = "", exogenous: bool = False) -> Iterator[tuple[str, Any, bool]]:
     marked = getattr(tree, "exogenous_fields", ())
     for name, part in _parts(tree):
         if isinstance(part, _LEAVES):
