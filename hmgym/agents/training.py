@@ -61,6 +61,8 @@ class TrainingPlan:
             integer_or_none(name, getattr(self, name), 1)
         for name in ("seed", "curve_episodes"):
             integer(name, getattr(self, name), 0)
+        if self.seed >= 2**32:
+            raise ValueError(f"`seed` must be < 2**32, got {self.seed}")
         if self.resume and self.overwrite:
             raise ValueError("`resume` and `overwrite` must not both be set: one goes on with what the other removes")
 

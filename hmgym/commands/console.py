@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import tyro
 
 from hmgym.checks import integer
+from hmgym.envs import make_markets
 from hmgym.envs.setup import make_config
 from hmgym.market import MarketConfig
 
@@ -73,25 +75,31 @@ def named_values(pairs: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def environment_arguments(given: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+def environment_arguments(env_id: str, given: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments of an environment from options and from named parameters.
 
     A parameter that is one of the economy's goes into a `config`, on top of the sizes; another one goes to the
     environment as it is.
 
     Args:
+        env_id: a registered id.
         given: options by name; None stands for the environment's own and is left out.
         parameters: what :func:`named_values` gave.
 
     Raises:
-        ValueError: a parameter of the economy is out of range.
+        ValueError: there is no such environment or parameter, or one of the economy's is out of range.
     """
     arguments = {name: value for name, value in given.items() if value is not None}
-    economy = {item.name for item in dataclasses.fields(MarketConfig)}
     sizes = ("n_assets", "n_investors", "n_learners")
+    environment = make_markets(env_id, 1)
+    own = set(inspect.signature(type(environment)).parameters) - {"num_envs", "kwargs"}
+    economy = {item.name for item in dataclasses.fields(MarketConfig)} if "config" in own else set()
+    unknown = sorted(set(parameters) - own - economy)
+    if unknown:
+        raise ValueError(f"`parameters` of {env_id} must be some of {sorted(own | economy)}, got {unknown}")
     changes = {name: value for name, value in parameters.items() if name in economy and name not in sizes}
     arguments |= {name: value for name, value in parameters.items() if name not in changes}
     if changes:
-        own = make_config(arguments.pop("config", None), *(arguments.pop(name, None) for name in sizes))
-        arguments["config"] = own.replace(**changes)
+        config = make_config(arguments.pop("config", None), *(arguments.pop(name, None) for name in sizes))
+        arguments["config"] = config.replace(**changes)
     return arguments

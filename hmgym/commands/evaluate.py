@@ -115,7 +115,8 @@ def find_subject(arguments: Arguments) -> Subject:
     sizes = {key: getattr(arguments, key) for key in ("n_assets", "n_investors", "n_learners", "reward")}
     parameters = named_values(arguments.parameters)
     if not Path(name).is_dir():
-        env_id, env_kwargs = arguments.env or TrainingPlan.env_id, environment_arguments(sizes, parameters)
+        env_id = arguments.env or TrainingPlan.env_id
+        env_kwargs = environment_arguments(env_id, sizes, parameters)
         if name == BEST_CONSTANT and not arguments.screening_episodes:
             raise ValueError("`screening_episodes` must be >= 1 to choose the best constant, got 0")
         known = [*baselines_of(env_id, env_kwargs), BEST_CONSTANT, *PLANNERS]
@@ -129,5 +130,5 @@ def find_subject(arguments: Arguments) -> Subject:
     given = {**plan.env_kwargs, **{key: value for key, value in sizes.items() if value is not None}}
     return Subject(
         name=plan.algo, policy=find_algorithm(plan.algo).load_policy(checkpoint.folder, plan), env_id=env_id,
-        env_kwargs=environment_arguments(given, parameters), seed=plan.seed, env_steps=checkpoint.env_steps,
+        env_kwargs=environment_arguments(env_id, given, parameters), seed=plan.seed, env_steps=checkpoint.env_steps,
     )  # fmt: skip

@@ -5,7 +5,7 @@ Writes series.csv, summary.txt and panels.png to the folder of --out.
 
 from __future__ import annotations
 
-import importlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Annotated
 import tyro
 
 from hmgym.commands.console import check_at_least, named_values, parse, refusals, say
+from hmgym.simulation import simulate
 
 PROG = "hmgym simulate"
 
@@ -39,12 +40,11 @@ class Arguments:
 def main(argv: Sequence[str]) -> int:
     """Simulate, write, print the summary; returns the exit status."""
     arguments = parse(Arguments, argv, prog=PROG, description=__doc__)
-    simulate = importlib.import_module("hmgym").simulate
     with refusals(PROG):
         check_at_least(arguments, months=1, markets=1, seed=0)
         result = simulate(
             arguments.scenario, months=arguments.months, seed=arguments.seed, markets=arguments.markets,
-            **named_values(arguments.parameters),
+            progress=sys.stderr.isatty(), **named_values(arguments.parameters),
         )  # fmt: skip
         frame, figure, summary = result.to_frame(), result.plot(), str(result)
     out = arguments.out or Path("runs") / f"{arguments.scenario}-{arguments.seed}"

@@ -270,6 +270,10 @@ class Market:
                 f"`state` and `shocks` must be a MarketState and Shocks, got {type(state).__name__} and "
                 f"{type(shocks).__name__}"
             )
+        if isinstance(state.prices, np.ndarray) != (self.arrays == "numpy"):
+            raise ValueError(
+                f'`state` must be of a market with `arrays="{self.arrays}"`, got {type(state.prices).__name__}'
+            )
         sizes = (state.prices.shape[0], self.config.n_investors, self.config.n_assets)
         if tuple(state.holdings.shape) != sizes:
             raise ValueError(

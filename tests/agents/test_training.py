@@ -60,6 +60,8 @@ def test_plan_refuses() -> None:
         TrainingPlan(seed=-1)
     with pytest.raises(ValueError, match=r"`num_envs` must be an integer >= 1 or None, got 1\.5"):
         TrainingPlan(num_envs=1.5)
+    with pytest.raises(ValueError, match=r"`seed` must be < 2\*\*32"):
+        TrainingPlan(seed=2**32)
     with pytest.raises(ValueError, match="`resume` and `overwrite` must not both be set"):
         TrainingPlan(resume=True, overwrite=True)
 
