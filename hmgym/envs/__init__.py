@@ -1,6 +1,6 @@
 """The Gymnasium and PettingZoo faces of a simulator, and the batch of markets that is the first of these.
 
-`parallel_env` and `ParallelMarketEnv` are loaded when they are asked for: PettingZoo is an extra.
+`parallel_env`, `ParallelMarketEnv` and `BatchParallelEnv` are loaded when they are asked for: PettingZoo is an extra.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from hmgym.envs.single import BatchEnv
 from hmgym.envs.vector import BatchVectorEnv, make_markets
 
 if TYPE_CHECKING:
+    from hmgym.envs.parallel import BatchParallelEnv as BatchParallelEnv
     from hmgym.envs.parallel import ParallelMarketEnv as ParallelMarketEnv
     from hmgym.envs.parallel import parallel_env as parallel_env
 
@@ -60,7 +61,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("parallel_env", "ParallelMarketEnv"):
+    if name in ("parallel_env", "ParallelMarketEnv", "BatchParallelEnv"):
         from hmgym.envs import parallel
 
         return getattr(parallel, name)
