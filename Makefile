@@ -19,7 +19,7 @@ ARGS ?=
 
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help venv train test bench stress results gradients lint docs examples example-cleanrl example-rllib example-torchrl clean
+.PHONY: help venv train test bench against stress results gradients lint check docs examples example-cleanrl example-rllib example-torchrl clean
 
 help: ## Show this list.
 	@echo 'make <target> [ARGS="..."]'
@@ -37,22 +37,27 @@ test: $(STAMP) ## Run the tests.
 bench: $(BENCH_STAMP) ## Measure clearing, environment steps and PPO frames a second; prints a table and writes JSON.
 	$(BIN)/python -m benchmarks $(ARGS)
 
+against: $(STAMP) ## Compare speed and values with another version: make against ARGS="COMMIT" or ARGS="COMMIT --values".
+	$(BIN)/python -m benchmarks.against $(ARGS)
+
 stress: $(STAMP) ## Clear 10^6 random markets and run 10^5 steps of the economy; counts failures.
 	$(BIN)/python -m benchmarks.stress $(ARGS)
 
 results: $(STAMP) ## Train and compare all agents, five seeds each, and measure plausibility; resumable (about an hour).
-	$(BIN)/python -m hmgym.analysis.plausibility --seeds 200 --out benchmarks/results/plausibility.json \
+	$(BIN)/python -m hmgym.diagnostics.plausibility --seeds 200 --out benchmarks/results/plausibility.json \
 	  --figure docs/images/plausibility.png
 	$(BIN)/python -m benchmarks.agents $(ARGS)
 	$(BIN)/python -m benchmarks.learners
 
 gradients: $(STAMP) ## Measure gradients through the market (docs/gradients.md): figures and JSON.
-	$(BIN)/python -m hmgym.analysis.gradients all --out benchmarks/results --figures docs/images $(ARGS)
+	$(BIN)/python -m hmgym.diagnostics.gradients all --out benchmarks/results --figures docs/images $(ARGS)
 
 lint: $(STAMP) ## Check style (ruff) and types (mypy, strict).
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+check: lint docs test ## Everything a change has to pass: style, types, documentation, tests.
 
 docs: $(DOCS_STAMP) ## Run the examples of the documentation and build it into site/.
 	$(BIN)/python -m pytest tests/test_documentation.py

@@ -23,9 +23,14 @@ import numpy.typing as npt
 
 from benchmarks.timing import print_table
 from hmgym.agents import MyopicPolicy, PlannerPolicy, choose_best_constant, evaluate, evaluate_baselines
+from hmgym.agents.constant import no_leverage
 from hmgym.agents.evaluation import EVALUATION_SEED
-from hmgym.agents.report import episode_figure, record_episode
-from hmgym.agents.training import CURVE_SEED, TrainingPlan, hyperparameters_of, train
+from hmgym.agents.learning_curve import CURVE_SEED
+from hmgym.agents.policy import Policy
+from hmgym.agents.report import episode_figure, record_episode, typical_seed
+from hmgym.agents.training import TrainingPlan, hyperparameters_of, train
+from hmgym.analysis.figures import INK, SERIES, layout, log_scale, median_band, new_figure, save
+from hmgym.envs import make_markets
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENTS = ("hmgym/Leverage-v0", "hmgym/Beliefs-v0")
@@ -44,8 +49,7 @@ def train_one(env_id: str, algo: str, seed: int, out: Path, episodes: int) -> No
     result = train(plan)
     final = evaluate(result.policy, env_id, episodes=episodes)
     if algo == "apg" and seed == 0 and env_id == ENVIRONMENTS[0]:
-        series = record_episode(result.policy, env_id, seed=EVALUATION_SEED)
-        episode_figure(series, f"{env_id}: one episode of a trained policy").savefig(out / "episode.png", dpi=120)
+        draw_episode(result.policy, env_id, typical_seed(final), out / "episode.png")
     found = {
         "mean": float(final.returns.mean()),
         "ruined": float(final.terminated.mean()),
@@ -229,31 +233,39 @@ def _median(reached: list[float], seeds: int, form: str) -> str:
     return "never" if np.isinf(median) else format(median, form)
 
 
-def draw(gathered: dict[str, Any], path: Path) -> None:
-    """Returns in training against environment steps, gradient steps and seconds."""
-    from matplotlib.figure import Figure
+def draw_episode(policy: Policy, env_id: str, seed: int, path: Path) -> None:
+    """One episode of a policy, with the unit value of no leverage on the same shocks."""
+    markets = make_markets(env_id, 1)
+    series = record_episode(policy, env_id, seed=seed)
+    beside = {"no leverage": record_episode(no_leverage(markets.action_map), env_id, seed=seed)}
+    save(episode_figure(series, f"{env_id}: a typical episode of a trained policy", beside), path)
 
-    colours = {"ppo": "tab:blue", "sac": "tab:green", "apg": "tab:red", "shac": "tab:orange"}
+
+@layout()
+def draw(gathered: dict[str, Any], path: Path) -> None:
+    """Returns in training against environment steps, gradient steps and seconds: medians and ranges over seeds."""
     keys = {"env_steps": "environment steps", "gradient_steps": "gradient steps", "seconds": "seconds"}
-    figure = Figure(figsize=(13, 7), layout="constrained")
-    for row, (env_id, found) in zip(figure.subplots(len(gathered), 3, sharey="row"), gathered.items(), strict=True):
+    figure = new_figure(2.3 * len(gathered) + 0.5)
+    grid = figure.subplots(len(gathered), 3, sharey="row", squeeze=False)
+    for row, (env_id, found) in zip(grid, gathered.items(), strict=True):
+        constant = found["agents"]["best_constant"]["on_curve_episodes"]
         for axes, (key, label) in zip(row, keys.items(), strict=True):
-            for algo, colour in colours.items():
-                for seed, curve in enumerate(found["agents"][algo]["curves"]):
-                    axes.plot(curve[key][1:], curve["mean_return"][1:], color=colour, alpha=0.6, lw=0.9,
-                              label=algo.upper() if seed == 0 else None)  # fmt: skip
-            axes.axhline(found["target"], color="black", lw=1, label="PPO's final")
-            constant = found["agents"]["best_constant"]["on_curve_episodes"]
-            axes.axhline(constant, color="black", ls="--", lw=1, label="best constant")
-            axes.set(xscale="log", xlabel=label)
-            axes.grid(alpha=0.25)
-        row[0].set(ylabel="sum of rewards an episode")
-        row[0].set_title(env_id, loc="left")
-        top = max(max(curve["mean_return"]) for algo in colours for curve in found["agents"][algo]["curves"])
-        row[0].set_ylim(top - 2.2, top + 0.1)
-    figure.axes[2].legend(fontsize=8, loc="lower right")
+            log_scale(axes, "x")
+            for algo, colour in zip(TRAINED, SERIES, strict=False):
+                curves = found["agents"][algo]["curves"]
+                xs, ys = ([curve[part][1:] for curve in curves] for part in (key, "mean_return"))
+                median_band(axes, xs, ys, colour=colour, label=algo.upper())
+            axes.axhline(found["target"], color=INK, lw=1.0, label="PPO's final")
+            axes.axhline(constant, color=INK, ls="--", lw=1.0, label="best constant")
+            axes.set_xlabel(label)
+        row[0].set_ylabel("sum of rewards an episode")
+        row[0].set_title(env_id)
+        returns = [curve["mean_return"] for algo in TRAINED for curve in found["agents"][algo]["curves"]]
+        top, bottom = max(map(max, returns)), min(constant, min(min(curve[1:]) for curve in returns))
+        row[0].set_ylim(max(bottom, top - 2.2) - 0.05, top + 0.05)
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    save(figure, path)
 
 
 def main() -> None:
@@ -266,7 +278,11 @@ def main() -> None:
     parser.add_argument("--job", nargs=3, metavar=("ENV", "AGENT", "SEED"), help="run this one only")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "agents.json")
     parser.add_argument("--images", type=Path, default=ROOT / "docs" / "images")
+    parser.add_argument("--redraw", action="store_true", help="draw the learning curves of --out, train nothing")
     arguments = parser.parse_args()
+    if arguments.redraw:
+        draw(json.loads(arguments.out.read_text())["environments"], arguments.images / "learning_curves.png")
+        return
     if arguments.job:
         env_id, name, seed = arguments.job
         out = folder(arguments.runs, env_id, name, int(seed))

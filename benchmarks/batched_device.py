@@ -10,25 +10,18 @@ import time
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hmgym.clearing.batched import clear_batched
+from hmgym.clearing.problem import Problem
 from tests.problems import random_markets
 
 SIZES = ((20, 3), (8, 2), (40, 5), (100, 10))  # investors, assets
 
 
-def arguments_of(n_markets: int, n_investors: int, n_assets: int, costs: bool) -> dict[str, Tensor | None]:
-    """Random markets as the arguments of ``clear_batched``."""
-    markets: dict[str, Tensor | None] = dict(
-        random_markets(np.random.default_rng(0), n_markets, n_investors, n_assets, with_orders=True, with_cost=costs)
-    )
-    positions, last_prices, wealth = markets.pop("positions", None), markets.get("last_prices"), markets["wealth"]
-    reference = None
-    if positions is not None and last_prices is not None and wealth is not None:
-        reference = last_prices[:, None] * positions / wealth[..., None]
-    absent = {"last_prices": None, "trading_cost": None}
-    return absent | markets | {"reference_weights": reference}
+def random_problem(n_markets: int, n_investors: int, n_assets: int, costs: bool) -> Problem:
+    """Random markets."""
+    rng = np.random.default_rng(0)
+    return Problem.of(**random_markets(rng, n_markets, n_investors, n_assets, with_orders=True, with_cost=costs))
 
 
 def wait(device: torch.device) -> None:
@@ -49,15 +42,14 @@ def main() -> None:
         share = min(1.0, 20 * 4**2 / (n_investors * (n_assets + 1) ** 2))
         n_markets = max(arguments.compared, int(arguments.markets * share))
         for smoothing, costs in ((0.0, False), (0.0, True), (1e-3, False)):
-            host = arguments_of(n_markets, n_investors, n_assets, costs)
-            there = {name: None if x is None else x.to(device) for name, x in host.items()}
-            some = {name: None if x is None else x[: arguments.compared] for name, x in host.items()}
-            expected = clear_batched(**some, smoothing=smoothing)
-            clear_batched(**there, smoothing=smoothing)
+            host = random_problem(n_markets, n_investors, n_assets, costs)
+            there = host.to(device)
+            expected = clear_batched(host.rows(slice(arguments.compared)), smoothing=smoothing)
+            clear_batched(there, smoothing=smoothing)
             wait(device)
             start = time.perf_counter()
             for _ in range(arguments.repeats):
-                prices, weights, _, converged, steps = clear_batched(**there, smoothing=smoothing)
+                prices, weights, _, converged, steps = clear_batched(there, smoothing=smoothing)
             wait(device)
             seconds = (time.perf_counter() - start) / arguments.repeats
             price_gap = (prices.cpu()[: arguments.compared] / expected[0] - 1.0).abs().max()

@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.timing import human, print_table, seconds
 from hmgym import clear_market, find_equilibrium_prices
-from hmgym.clearing import clear_unchecked
+from hmgym.clearing import Problem, clear
 from tests.problems import random_markets
 
 SIZES = ((3, 20), (10, 100), (30, 200))
@@ -52,9 +52,9 @@ def run() -> dict[str, Any]:
             "backward": partial(
                 torch.autograd.grad, outputs, inputs, [torch.ones_like(x) for x in outputs], retain_graph=True
             ),
-            "unchecked": partial(clear_unchecked, **markets),
+            "unchecked": lambda markets=markets: clear(Problem.of(**markets)),
             "single": partial(clear_market, **one),
-            "single, unchecked": partial(clear_unchecked, **one),
+            "single, unchecked": lambda one=one: clear(Problem.of(**one)),
             "smoothed 1e-2": partial(clear_market, **markets, smoothing=1e-2),
             "smoothed 1e-6": partial(clear_market, **markets, smoothing=1e-6),
             "smoothed backward": partial(

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from benchmarks.timing import print_table
-from hmgym.analysis.plausibility import simulate
 from hmgym.clearing import clear_market
+from hmgym.diagnostics.plausibility import simulate
 from hmgym.market import MarketConfig
 from tests.problems import random_markets
 

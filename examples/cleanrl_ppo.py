@@ -15,13 +15,13 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
+import tyro
 from harness import compare
 from torch import Tensor, nn
 from torch.distributions import Normal
 from tqdm import trange
 
 import hmgym  # noqa: F401  (registers the ids)
-from hmgym.agents.arguments import parse_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +213,7 @@ def _update(agent: Agent, optimizer: torch.optim.Optimizer, batch: list[Tensor],
 
 def main(argv: list[str]) -> int:
     """Train, then compare with constants on the same shocks."""
-    args = parse_arguments(Arguments, argv, __doc__)
+    args = tyro.cli(Arguments, args=argv, description=(__doc__ or "").split("\n\n")[0])
     # The networks are small: a second thread of torch would only keep busy a core that clearing can use.
     torch.set_num_threads(1)
     agent, env_steps, seconds = train(args)

@@ -4,23 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tqdm import tqdm
-
-from hmgym.agents import ConstantChoice, Policy, choose_best_constant, evaluate, evaluate_baselines
+from hmgym.agents import Policy, evaluate, evaluate_baselines
+from hmgym.agents.progress import choose_with_bar
 from hmgym.agents.report import build_report, comparison_table
-
-
-def choose_constant(env_id: str, *, screening_episodes: int, episodes: int) -> ConstantChoice:
-    """The best constant action, chosen on seeds of its own, with a progress bar."""
-    with tqdm(desc="best constant", unit="policy", leave=False, disable=None) as bar:
-
-        def advance(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return choose_best_constant(
-            env_id, screening_episodes=screening_episodes, episodes=episodes, progress=advance
-        )  # fmt: skip
 
 
 def compare(
@@ -48,7 +34,7 @@ def compare(
     """
     choice = None
     if screening_episodes:
-        choice = choose_constant(env_id, screening_episodes=screening_episodes, episodes=episodes)
+        choice = choose_with_bar(env_id, screening_episodes=screening_episodes, episodes=episodes)
     report = build_report(
         env_id=env_id, algo=name, seed=seed, env_steps=env_steps, seconds=seconds, curve=[], choice=choice,
         final=evaluate(policy, env_id, name=name, episodes=episodes),

@@ -29,7 +29,8 @@ import numpy as np
 import numpy.typing as npt
 import ray
 import torch
-from harness import choose_constant, compare
+import tyro
+from harness import compare
 from ray.job_submission import JobStatus, JobSubmissionClient
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.columns import Columns
@@ -40,7 +41,7 @@ from tqdm import tqdm
 
 import hmgym
 from hmgym.agents import evaluate_baselines, over_training_seeds
-from hmgym.agents.arguments import parse_arguments
+from hmgym.agents.progress import choose_with_bar
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = "result of one run: "
@@ -215,7 +216,7 @@ def sweep(args: Arguments) -> None:
         ray.shutdown()
     choice = None
     if args.screening_episodes:
-        choice = choose_constant(
+        choice = choose_with_bar(
             args.env_id, screening_episodes=args.screening_episodes, episodes=args.episodes
         )  # fmt: skip
     print(f"\n{args.env_id}: PPO (RLlib), {len(means)} training seeds, {args.episodes} episodes of evaluation each")
@@ -277,7 +278,7 @@ def start_ray(args: Arguments, include_dashboard: bool) -> Any:
 
 def main(argv: list[str]) -> int:
     """Train one seed or several."""
-    args = parse_arguments(Arguments, argv, __doc__)
+    args = tyro.cli(Arguments, args=argv, description=(__doc__ or "").split("\n\n")[0])
     logging.getLogger("ray").setLevel(logging.ERROR)
     if args.sweep == 1 or args.sweep < 0:
         raise ValueError(f"`--sweep` must be 0 (no sweep) or at least 2 seeds, got {args.sweep}")

@@ -16,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
+import tyro
 from harness import compare
 from tensordict.nn import AddStateIndependentNormalScale, TensorDictModule
 from torch import nn
@@ -28,7 +29,6 @@ from torchrl.objectives.value import GAE
 from tqdm import tqdm
 
 import hmgym  # noqa: F401  (registers the ids)
-from hmgym.agents.arguments import parse_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ def train(args: Arguments) -> tuple[MeanPolicy, int, float]:
 
 def main(argv: list[str]) -> int:
     """Train, then compare with constants on the same shocks."""
-    args = parse_arguments(Arguments, argv, __doc__)
+    args = tyro.cli(Arguments, args=argv, description=(__doc__ or "").split("\n\n")[0])
     # The networks are small: a second thread of torch would only keep busy a core that clearing can use.
     torch.set_num_threads(1)
     policy, env_steps, seconds = train(args)

@@ -12,6 +12,7 @@ from hmgym.clearing import (
 )
 from hmgym.envs import register_environments
 from hmgym.market import Action, Market, MarketConfig
+from hmgym.simulation import SimulationResult, simulate
 
 __version__ = "0.1.0"
 
@@ -22,10 +23,12 @@ __all__ = [
     "EquilibriumSolution",
     "Market",
     "MarketConfig",
+    "SimulationResult",
     "__version__",
     "clear_market",
     "find_equilibrium_prices",
     "optimize_portfolio",
+    "simulate",
 ]
 
 register_environments()

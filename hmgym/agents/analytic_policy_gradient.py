@@ -33,44 +33,40 @@ from hmgym.envs.differentiable import DifferentiableMarkets
 
 @dataclass(frozen=True, kw_only=True)
 class WindowSettings:
-    """How a gradient agent learns.
-
-    Attributes:
-        horizon: H, months of a window.
-        discount: γ a month.
-        epochs: passes over the replayed windows after each window.
-        batches: minibatches of a pass.
-        replay: windows that are kept, the newest among them; 1 keeps no older one.
-        clip: how far the centre of the policy may move from where a gradient was taken, before tanh, and still follow
-            it.
-        surprise_weight: share of the unforeseeable part of next month's news that is taken out of the return.
-        learning_rate: of Adam at the start; it falls to `last_learning_rate` times that over the run.
-        last_learning_rate: as a share of the first.
-        betas: of Adam.
-        max_gradient_norm: longer gradients are shortened to it.
-        deviation: σ of the exploring policy, before tanh.
-        feedback: whether gradients also flow through what the policy observes. An action moves later observations and
-            so later actions; where these are good already their change is worth nothing to first order, and leaving
-            that path out removes most of the gradient's variance.
-        smoothing: of the clearing at the start of the run; None takes the markets' own.
-        last_smoothing: at its end, reached geometrically; None keeps it.
-    """
+    """How a gradient agent learns."""
 
     horizon: int = 32
+    """H, months of a window"""
     discount: float = 1.0
+    """γ a month"""
     epochs: int = 2
+    """passes over the replayed windows after each window"""
     batches: int = 4
+    """minibatches of a pass"""
     replay: int = 8
+    """windows that are kept, the newest among them; 1 keeps no older one"""
     clip: float = 0.3
+    """how far the centre of the policy may move from where a gradient was taken, before tanh, and still follow it"""
     surprise_weight: float = 0.9
+    """share of the unforeseeable part of next month's news that is taken out of the return"""
     learning_rate: float = 4e-3
+    """of Adam at the start; it falls to `last_learning_rate` times that over the run"""
     last_learning_rate: float = 0.0
+    """as a share of the first"""
     betas: tuple[float, float] = (0.9, 0.95)
+    """of Adam"""
     max_gradient_norm: float = 1.0
+    """longer gradients are shortened to it"""
     deviation: float = 0.3
+    """σ of the exploring policy, before tanh"""
     feedback: bool = False
+    """whether gradients also flow through what the policy observes. An action moves later observations and so later
+    actions; where these are good already their change is worth nothing to first order, and leaving that path out
+    removes most of the gradient's variance"""
     smoothing: float | None = None
+    """of the clearing at the start of the run; None takes the markets' own"""
     last_smoothing: float | None = None
+    """at its end, reached geometrically; None keeps it"""
 
     def __post_init__(self) -> None:
         for name in ("horizon", "epochs", "batches", "replay"):

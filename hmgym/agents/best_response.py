@@ -5,20 +5,14 @@
 A policy that every learner of a market plays is an equilibrium among them when nobody gains by deviating. What gradient
 ascent finds is a lower bound of the gain, and may be negative where there is nothing to gain.
 
-    python -m hmgym.agents.best_response --policy runs/shac-leverage-0/checkpoints/401408/policy.pt --n-learners 4
+    hmgym best-response --policy CHECKPOINT/policy.pt --n-learners 4
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import torch
-from tqdm import tqdm
 
 from hmgym.agents.analytic_policy_gradient import AnalyticPolicyGradient, WindowSettings
 from hmgym.agents.evaluation import EPISODES, Estimate, evaluate, paired_difference
@@ -117,36 +111,3 @@ def best_response(
     return BestResponse(
         policy=agent.policy, gain=paired_difference(*runs), before=runs[1].result, env_steps=env_steps
     )  # fmt: skip
-
-
-def main(argv: list[str]) -> int:
-    """Check one policy and say what a deviation gains."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--policy", type=Path, required=True, help="policy.pt of a checkpoint of apg or shac")
-    parser.add_argument("--env", default="hmgym/Leverage-v0", help="id of the environment (default: %(default)s)")
-    parser.add_argument("--n-learners", type=int, default=4, help="learners of every market (default: %(default)s)")
-    parser.add_argument("--timesteps", type=int, default=100_000, help="periods of training (default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=EPISODES, help="of the comparison (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the training (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="where to write the deviating policy")
-    arguments = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    policy = SquashedGaussianPolicy.load(arguments.policy)
-    with tqdm(total=arguments.timesteps, unit="step", unit_scale=True) as bar:
-        found = best_response(
-            policy, arguments.env, n_learners=arguments.n_learners, timesteps=arguments.timesteps, seed=arguments.seed,
-            episodes=arguments.episodes, progress=lambda steps: bar.update(min(steps, arguments.timesteps) - bar.n),
-        )  # fmt: skip
-    low, high = found.gain.ci95
-    sys.stdout.write(
-        f"{arguments.env}, {arguments.n_learners} learners: {found.before.mean:+.4f} an episode when all play the "
-        f"policy; learner 0 gains {found.gain.mean:+.4f} [{low:+.4f}, {high:+.4f}] by deviating "
-        f"({arguments.episodes} paired episodes, {found.env_steps:,} periods of training)\n"
-    )
-    if arguments.out is not None:
-        found.policy.save(arguments.out)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

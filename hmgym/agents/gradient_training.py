@@ -2,114 +2,94 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from hmgym.agents.analytic_policy_gradient import AnalyticPolicyGradient, Update, WindowSettings
+from hmgym.agents.algorithms import Algorithm, find_algorithm
+from hmgym.agents.analytic_policy_gradient import AnalyticPolicyGradient, WindowSettings
+from hmgym.agents.loop import MEAN_RETURN, train_learner
 from hmgym.agents.networks import SquashedGaussianPolicy
+from hmgym.agents.run import TrainingResult, TrainingRun
 from hmgym.agents.shac import ActorCriticSettings, ShortHorizonActorCritic
-from hmgym.agents.training import (
-    LearningCurve,
-    Progress,
-    TrainingPlan,
-    TrainingResult,
-    checkpoint_folder,
-    newest_checkpoint,
-)
+from hmgym.agents.training import TrainingPlan
 from hmgym.envs.differentiable import DifferentiableMarkets
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
-_AGENTS: dict[str, tuple[type[AnalyticPolicyGradient], type[WindowSettings]]] = {
-    "apg": (AnalyticPolicyGradient, WindowSettings),
-    "shac": (ShortHorizonActorCritic, ActorCriticSettings),
-}
-HYPERPARAMETERS: dict[str, dict[str, Any]] = {
-    name: dataclasses.asdict(settings()) for name, (_, settings) in _AGENTS.items()
-}
-"""Fields of :class:`WindowSettings` and :class:`ActorCriticSettings`."""
-_AGENT_FILE, _POLICY_FILE, _PROGRESS_FILE = "agent.pt", "policy.pt", "progress.json"
+_AGENT_FILE, _POLICY_FILE = "agent.pt", "policy.pt"
 
 
-def train(plan: TrainingPlan, progress: Progress | None = None) -> TrainingResult:
-    """Train APG or SHAC as planned; writes checkpoints and TensorBoard logs under ``plan.out``.
+class GradientLearner:
+    """A gradient agent as the training loop takes it.
 
     Args:
-        plan: what to train.
-        progress: told how far the run is.
+        agent: with its markets.
     """
-    plan.out.mkdir(parents=True, exist_ok=True)
-    agent = make_agent(plan)
-    curve = LearningCurve(plan)
-    found = newest_checkpoint(plan.out) if plan.resume else None
-    if found is not None:
-        agent.load_state_dict(torch.load(found / _AGENT_FILE, weights_only=True))
-        curve.read(found / _PROGRESS_FILE)
-    each = agent.env_steps_per_update
-    env_steps = agent.updates * each
-    next_checkpoint = env_steps + plan.checkpoint_steps
-    writer = _writer(plan)
-    curve.start()
-    while env_steps < plan.total_steps:
-        curve.measure(agent.policy, env_steps, agent.gradient_steps)
-        update = agent.update(env_steps / plan.total_steps)
-        env_steps += each
-        months = agent.markets.max_episode_steps or agent.settings.horizon
-        _log(writer, update, env_steps, months, curve.seconds)
-        if progress is not None:
-            progress(env_steps, months * update.reward)
-        if env_steps >= next_checkpoint and env_steps < plan.total_steps:
-            next_checkpoint = env_steps + plan.checkpoint_steps
-            _save(plan.out, agent, curve, env_steps)
-    curve.measure(agent.policy, env_steps, agent.gradient_steps, last=True)
-    curve.pause()
-    _save(plan.out, agent, curve, env_steps)
-    writer.close()
-    return TrainingResult(policy=agent.policy, curve=curve.points, env_steps=env_steps, seconds=curve.seconds)
+
+    def __init__(self, agent: AnalyticPolicyGradient) -> None:
+        self._agent = agent
+
+    @property
+    def policy(self) -> SquashedGaussianPolicy:
+        """What it has learnt so far."""
+        return self._agent.policy
+
+    @property
+    def env_steps(self) -> int:
+        """Periods so far, over all learners of all markets."""
+        return self._agent.updates * self._agent.env_steps_per_update
+
+    @property
+    def gradient_steps(self) -> int:
+        """Optimiser steps so far."""
+        return self._agent.gradient_steps
+
+    def update(self, progress: float) -> Mapping[str, float]:
+        """Run one window and take the gradient steps that follow it."""
+        done = self._agent.update(progress)
+        months = self._agent.markets.max_episode_steps or self._agent.settings.horizon
+        return {MEAN_RETURN: months * done.reward, "train/gradient_norm": done.gradient_norm}
+
+    def save(self, folder: Path) -> None:
+        """Write the agent, and its policy alone beside it."""
+        torch.save(self._agent.state_dict(), folder / _AGENT_FILE)
+        self._agent.policy.save(folder / _POLICY_FILE)
+
+    def load(self, folder: Path) -> None:
+        """Go on where `save` was called."""
+        self._agent.load_state_dict(torch.load(folder / _AGENT_FILE, weights_only=True))
 
 
-def make_agent(plan: TrainingPlan) -> AnalyticPolicyGradient:
-    """The agent of a plan, untrained, with its markets."""
-    agent, settings = _AGENTS[plan.algo]
-    known = {item.name for item in dataclasses.fields(settings)}
-    unknown = set(plan.hyperparameters) - known
-    if unknown:
-        raise ValueError(f"`hyperparameters` of {plan.algo} must be some of {sorted(known)}, got {sorted(unknown)}")
-    chosen = settings(**plan.hyperparameters)
-    markets = DifferentiableMarkets(plan.env_id, plan.num_markets, seed=plan.market_seed, **plan.env_kwargs)
-    return agent(markets, chosen, plan.seed)
+def train(agent_type: type[AnalyticPolicyGradient], run: TrainingRun) -> TrainingResult:
+    """Train a gradient agent as the run says."""
+    return train_learner(run, GradientLearner(_make(agent_type, run.plan, run.hyperparameters)))
 
 
-def load_policy(folder: Path) -> SquashedGaussianPolicy:
+def load_policy(folder: Path, plan: TrainingPlan | None = None) -> SquashedGaussianPolicy:
     """The policy of a checkpoint folder."""
     return SquashedGaussianPolicy.load(folder / _POLICY_FILE)
 
 
-def _save(out: Path, agent: AnalyticPolicyGradient, curve: LearningCurve, env_steps: int) -> None:
-    folder = checkpoint_folder(out, env_steps)
-    torch.save(agent.state_dict(), folder / _AGENT_FILE)
-    agent.policy.save(folder / _POLICY_FILE)
-    curve.write(folder / _PROGRESS_FILE)
+APG = Algorithm(
+    name="apg", hyperparameters=WindowSettings, train=partial(train, AnalyticPolicyGradient),
+    load_policy=load_policy, timesteps=400_000, num_envs=16,
+)  # fmt: skip
+SHAC = Algorithm(
+    name="shac", hyperparameters=ActorCriticSettings, train=partial(train, ShortHorizonActorCritic),
+    load_policy=load_policy, timesteps=400_000, num_envs=16,
+)  # fmt: skip
+
+_AGENTS: dict[str, type[AnalyticPolicyGradient]] = {"apg": AnalyticPolicyGradient, "shac": ShortHorizonActorCritic}
 
 
-def _writer(plan: TrainingPlan) -> SummaryWriter:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError('training logs need TensorBoard: pip install "hmgym[train]"') from error
-    writer: SummaryWriter = SummaryWriter(str(plan.out / "tensorboard" / plan.algo))
-    return writer
+def make_agent(plan: TrainingPlan) -> AnalyticPolicyGradient:
+    """The agent of a plan for ``apg`` or ``shac``, untrained, with its markets."""
+    hyperparameters = find_algorithm(plan.algo).hyperparameters_for(plan.env_id, plan.hyperparameters)
+    return _make(_AGENTS[plan.algo], plan, hyperparameters)
 
 
-def _log(writer: SummaryWriter, update: Update, env_steps: int, months: int, seconds: float) -> None:
-    values = {
-        "rollout/mean_return": months * update.reward,
-        "train/gradient_norm": update.gradient_norm,
-        "time/seconds": seconds,
-    }
-    for name, value in values.items():
-        writer.add_scalar(name, value, env_steps)
+def _make(agent_type: type[AnalyticPolicyGradient], plan: TrainingPlan, settings: Any) -> AnalyticPolicyGradient:
+    markets = DifferentiableMarkets(plan.env_id, plan.num_markets, seed=plan.market_seed, **plan.env_kwargs)
+    return agent_type(markets, settings, plan.seed)

@@ -33,10 +33,10 @@ from hmgym.checks import integer
 from hmgym.envs.differentiable import differentiable_market
 from hmgym.market import MarketState, Shocks
 
-# What a transition leaves that neither the action nor the clearing has a part in.
+# What is moved so that the samples have the right mean; of the other exogenous parts of a state one month is kept.
 _NEWS = ("log_value", "news", "signal", "next_news")
-_EXOGENOUS = (*_NEWS, "regime", "error", "sentiment", "block_row", "block_left")
 _BETAS, _EPSILON = (0.8, 0.95), 1e-12
+_SAME = 1e-9  # log price; the last close and what the last return says of it differ by rounding
 _REACH = 2.0  # half of all draws from a box of twice the size lie outside, and are clipped to a face
 
 
@@ -87,7 +87,7 @@ class _Plan(NamedTuple):
 
     actions: Tensor  # (E, K − 1, size)
     month: Tensor  # (E,) in which the first of them was executed
-    target_share: Tensor  # (E, B) which tells a market from another
+    prices: Tensor  # (E, N) last close then, which tells a market that goes on from another
 
 
 class PlannerPolicy:
@@ -135,7 +135,7 @@ class PlannerPolicy:
         with torch.inference_mode(False), torch.enable_grad():
             state = state.detach().clone()
             plan = self.ascend(state, self.imagine(state), self._start(state))
-        self._last = _Plan(plan, state.month, state.target_share)
+        self._last = _Plan(plan, state.month, state.prices)
         actions: npt.NDArray[np.float32] = plan[:, 0].numpy().astype(np.float32)
         return actions
 
@@ -166,10 +166,9 @@ class PlannerPolicy:
                 current = dataclasses.replace(
                     current, next_news=current.next_news + shift, signal=current.signal + told * shift
                 )
-                kept = _NEWS if states else _EXOGENOUS
-                states.append({name: getattr(current, name) for name in kept})
-        first = Shocks(**{name: value[::samples] for name, value in _fields(months[0]).items()})
-        return Futures(first, months[1:], states)
+                given = current.exogenous()
+                states.append({name: given[name] for name in _NEWS} if states else given)
+        return Futures(months[0].map(lambda drawn: drawn[::samples]), months[1:], states)
 
     def expected_return(self, state: MarketState, futures: Futures, plan: Tensor) -> Tensor:
         """Mean over the samples of the discounted log return, (E,), with its graph.
@@ -197,7 +196,7 @@ class PlannerPolicy:
         running = ~outcome.ruined[repeated, 0]
         total, weight = torch.zeros_like(repeated, dtype=torch.float64), settings.discount
         for month, (shocks, given) in enumerate(zip(futures.later, futures.states, strict=True), start=1):
-            current = MarketState.from_tensors(current.tensors() | given)
+            current = current.with_tensors(given)
             chosen = plan[:, min(month, plan.shape[1] - 1)][repeated]
             current, outcome = market.transition(current, self._natural(current, chosen), shocks)
             total = total + weight * (running * outcome.reward[:, 0])
@@ -245,9 +244,10 @@ class PlannerPolicy:
         shape = (state.n_markets, self.settings.horizon - 1, self.action_map.size)
         start = torch.zeros(shape, dtype=torch.float64)
         last = self._last
-        if last is None or last.target_share.shape != state.target_share.shape:
+        if last is None or last.prices.shape != state.prices.shape:
             return start
-        goes_on = (state.month == last.month + 1) & (state.target_share == last.target_share).all(-1)
+        before = torch.log(state.prices) - state.last_return
+        goes_on = (state.month == last.month + 1) & ((before - torch.log(last.prices)).abs() <= _SAME).all(-1)
         shifted = torch.cat([last.actions[:, 1:], last.actions[:, -1:]], 1)
         return torch.where(goes_on[:, None, None], shifted, start)
 
@@ -291,10 +291,6 @@ def _better(worth: Tensor, plan: Tensor, other_worth: Tensor, other: Tensor) -> 
     return torch.where(better, other_worth, worth), torch.where(better[:, None, None], other, plan)
 
 
-def _fields(shocks: Shocks) -> dict[str, Tensor]:
-    return {item.name: getattr(shocks, item.name) for item in dataclasses.fields(shocks)}
-
-
 def _side_by_side(shocks: Shocks) -> Shocks:
     """Periods of one market's generator as one period of as many markets."""
-    return Shocks(**{name: value[:, 0] for name, value in _fields(shocks).items()})
+    return shocks.map(lambda drawn: drawn[:, 0])

@@ -1,12 +1,15 @@
-"""A progress bar with the time left and the mean return of the policy that explores."""
+"""Progress bars: of a training run, with the mean return of the policy that explores; of the choice of a constant."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
+
+from hmgym.agents.evaluation import ConstantChoice, choose_best_constant
 
 
 class ProgressBar:
@@ -14,11 +17,12 @@ class ProgressBar:
 
     Args:
         timesteps: where the bar ends.
+        begin: called when training begins, before the bar is drawn.
     """
 
-    def __init__(self, timesteps: int) -> None:
-        self._bar: Any = tqdm(total=timesteps, unit="step", unit_scale=True, smoothing=0.1, mininterval=0.5)
-        self._started = False
+    def __init__(self, timesteps: int, begin: Callable[[], None] | None = None) -> None:
+        self._timesteps, self._begin = timesteps, begin
+        self._bar: Any = None
 
     def __enter__(self) -> ProgressBar:
         return self
@@ -26,14 +30,34 @@ class ProgressBar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
+
+    @property
+    def started(self) -> bool:
+        """Whether training has begun."""
+        return self._bar is not None
 
     def __call__(self, env_steps: int, mean_return: float) -> None:
         """Show how far the run is."""
-        if not self._started:
+        if self._bar is None:
+            if self._begin is not None:
+                self._begin()
             # A resumed run starts where the checkpoint is; that part must not count towards the speed.
-            self._bar.initial = self._bar.n = env_steps
-            self._started = True
+            self._bar = tqdm(
+                initial=env_steps, total=self._timesteps, unit="step", unit_scale=True, smoothing=0.1, mininterval=0.5
+            )
         if not math.isnan(mean_return):
             self._bar.set_postfix_str(f"mean return {mean_return:+.3f}", refresh=False)
         self._bar.update(env_steps - self._bar.n)
+
+
+def choose_with_bar(env_id: str, **settings: Any) -> ConstantChoice:
+    """:func:`~hmgym.agents.choose_best_constant` with a bar, where there is a terminal; same arguments."""
+    with tqdm(desc="best constant", unit="policy", leave=False, disable=None) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return choose_best_constant(env_id, progress=advance, **settings)

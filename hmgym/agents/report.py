@@ -11,8 +11,8 @@ import numpy as np
 
 from hmgym.agents.evaluation import ConstantChoice, Evaluation, paired_difference
 from hmgym.agents.policy import Actor, Policy
+from hmgym.analysis.figures import LEARNER, MUTED, SERIES, layout, log_scale, new_figure, plain
 from hmgym.envs import Panel, Series, make_markets
-from hmgym.envs.panels import ASSETS, CROWD, LEARNER, log_ticks
 from hmgym.envs.rendering import rows_of
 
 if TYPE_CHECKING:
@@ -139,69 +139,67 @@ def record_episode(policy: Policy, env_id: str, *, seed: int, env_kwargs: Mappin
     return markets.finished_episode(0)
 
 
+def typical_seed(evaluation: Evaluation) -> int:
+    """Seed of the episode whose return is the (lower) median of all."""
+    order = np.argsort(evaluation.returns, kind="stable")
+    return evaluation.first_seed + int(order[(len(order) - 1) // 2])
+
+
+@layout()
 def learning_curve_figure(report: Mapping[str, Any]) -> Figure:
     """Mean return of the deterministic policy in training against environment steps, gradient steps and seconds."""
-    figure = _figure(12.0, 3.8)
-    from matplotlib.ticker import EngFormatter
-
-    axes = figure.subplots(1, 3, sharey=True)
+    figure: Figure = new_figure(2.8)
+    panels = figure.subplots(1, 3, sharey=True)
     curve = report["curve"]
     returns = [point["mean_return"] for point in curve]
-    for axis, key, label in zip(
-        axes,
-        ("env_steps", "gradient_steps", "seconds"),
-        ("environment steps", "gradient steps", "seconds"),
-        strict=True,
-    ):
-        axis.plot([point[key] for point in curve], returns, color=ASSETS[0], label=f"{report['algo']}, in training")
-        axis.axhline(report["final"]["mean"], color=LEARNER, label="trained, evaluated")
+    keys = ("env_steps", "gradient_steps", "seconds")
+    for axes, key in zip(panels, keys, strict=True):
+        axes.plot([point[key] for point in curve], returns, color=SERIES[0], label=f"{report['algo']}, in training")
+        axes.axhline(report["final"]["mean"], color=LEARNER, label="trained, evaluated")
         for style, (name, baseline) in zip(("--", "-.", ":"), report["baselines"].items(), strict=False):
-            axis.axhline(baseline["mean"], color=CROWD, linestyle=style, label=name.replace("_", " "))
-        axis.set_xlabel(label)
-        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axis.grid(alpha=0.25)
-    axes[0].set_ylabel("sum of rewards an episode")
-    axes[-1].legend(fontsize=8, loc="best")
+            axes.axhline(baseline["mean"], color=MUTED, ls=style, label=name.replace("_", " "))
+        axes.set_xlabel(key.replace("env_", "environment ").replace("_", " "))
+        axes.xaxis.set_major_formatter(lambda x, _: plain(x))
+    panels[0].set_ylabel("sum of rewards an episode")
+    panels[-1].legend(loc="best")
     figure.suptitle(f"{report['env_id']}: {report['algo']}")
     return figure
 
 
-def episode_figure(series: Series, title: str) -> Figure:
-    """One episode: the panels of its series."""
-    rows = rows_of(series.panels())
-    figure = _figure(12.0, 1.0 + 3.0 * len(rows))
-    parts = figure.subfigures(len(rows), 1, height_ratios=[1.5 if row[0].wide else 1.0 for row in rows], squeeze=False)
+@layout()
+def episode_figure(series: Series, title: str, beside: Mapping[str, Series] | None = None) -> Figure:
+    """One episode: the panels of its series.
+
+    Args:
+        series: of a policy.
+        title: one line.
+        beside: by name, series of other policies on the same shocks, shown where panels may be compared.
+    """
+    panels = series.panels()
+    others = {name: other.panels() for name, other in (beside or {}).items()}
+    rows = rows_of(panels)
+    figure: Figure = new_figure(0.3 + 2.3 * len(rows))
+    parts = figure.subfigures(len(rows), 1, height_ratios=[1.4 if row[0].wide else 1.0 for row in rows], squeeze=False)
     for part, row in zip(parts[:, 0], rows, strict=True):
-        for axis, panel in zip(part.subplots(1, len(row), squeeze=False)[0], row, strict=True):
-            _draw(axis, panel)
+        for axes, panel in zip(part.subplots(1, len(row), squeeze=False)[0], row, strict=True):
+            at = next(i for i, one in enumerate(panels) if one is panel)
+            _draw(axes, panel, {name: other[at] for name, other in others.items()} if panel.compared else {})
     figure.suptitle(title)
     return figure
 
 
-def _draw(axis: Any, panel: Panel) -> None:
+def _draw(axes: Any, panel: Panel, others: Mapping[str, Panel]) -> None:
+    for style, (name, other) in zip(("--", ":", "-."), others.items(), strict=False):
+        axes.plot(other.lines[0].values, color=MUTED, linestyle=style, label=name)
     for line in panel.lines:
-        axis.plot(
-            np.arange(len(line.values)), line.values, color=line.colour, linestyle="--" if line.dashed else "-",
+        axes.plot(
+            line.values, color=line.colour, linestyle="--" if line.dashed else "-",
             alpha=0.6 if line.dashed else 1.0, label=line.label or "_nolegend_",
         )  # fmt: skip
     if panel.log:
-        axis.set_yscale("log")
-        axis.set_yticks(log_ticks(*axis.get_ylim()), minor=False)
-        axis.set_yticks([], minor=True)
-        axis.yaxis.set_major_formatter("{x:g}")
+        log_scale(axes, "y")
     if panel.floor is not None:
-        axis.set_ylim(bottom=min(panel.floor, axis.get_ylim()[0]))
-    axis.set_title(panel.title, fontsize=10)
-    axis.set_xlabel("month")
-    axis.set_ylabel(panel.unit)
-    axis.grid(alpha=0.25)
-    if sum(bool(line.label) for line in panel.lines) > 1:
-        axis.legend(fontsize=8, ncols=3 if panel.wide else 1)
-
-
-def _figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('figures need matplotlib: pip install "hmgym[train]"') from error
-    return Figure(figsize=(width, height), layout="constrained")
+        axes.set_ylim(bottom=min(panel.floor, axes.get_ylim()[0]))
+    axes.set(title=panel.title, xlabel="month", ylabel=panel.unit)
+    if len(others) + sum(bool(line.label) for line in panel.lines) > 1:
+        axes.legend(ncols=3 if panel.wide else 1)

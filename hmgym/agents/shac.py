@@ -27,22 +27,20 @@ from hmgym.checks import integer
 
 @dataclass(frozen=True, kw_only=True)
 class ActorCriticSettings(WindowSettings):
-    """How SHAC learns.
-
-    Attributes:
-        trace: λ.
-        critic_learning_rate: of Adam.
-        critic_epochs: passes over a window.
-        critic_batches: minibatches of a pass.
-        target_rate: share of the way that V moves to the critic after every window.
-    """
+    """How SHAC learns."""
 
     discount: float = 0.99
+    """γ a month"""
     trace: float = 0.95
+    """λ"""
     critic_learning_rate: float = 2e-3
+    """of Adam"""
     critic_epochs: int = 4
+    """passes over a window"""
     critic_batches: int = 4
+    """minibatches of a pass"""
     target_rate: float = 0.2
+    """share of the way that V moves to the critic after every window"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

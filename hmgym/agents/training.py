@@ -1,38 +1,24 @@
-"""What every training run is asked for and what it leaves: plan, learning curve, result; and which code runs it."""
+"""What every training run is asked for, what is checked before its first step, and the one function that trains."""
 
 from __future__ import annotations
 
-import importlib
+import dataclasses
+import hashlib
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hmgym.agents.evaluation import evaluate
-from hmgym.agents.policy import Policy
+from hmgym.agents.algorithms import ALGORITHMS, find_algorithm
+from hmgym.agents.checkpoints import Checkpoint, check_folder, newest_checkpoint
+from hmgym.agents.run import Progress, TrainingResult, TrainingRun
+from hmgym.checks import integer, integer_or_none
+from hmgym.envs import make_markets
 
-SB3_ALGORITHMS = ("ppo", "a2c", "sac", "td3")
-GRADIENT_ALGORITHMS = ("apg", "shac")
-ALGORITHMS = SB3_ALGORITHMS + GRADIENT_ALGORITHMS
-"""Names that a plan may give."""
-
-DEFAULT_SIZES = {
-    "ppo": (2_000_000, 256), "a2c": (2_000_000, 256), "sac": (300_000, 256), "td3": (300_000, 256),
-    "apg": (400_000, 16), "shac": (400_000, 16),
-}  # fmt: skip
-"""Environment steps and markets side by side of a plan that does not say."""
-
-CURVE_SEED = 3_000_000
-"""First seed of the episodes that learning curves are measured on."""
-_CURVE_GROWTH = 1.25  # environment steps from one point of the curve to the next, as a ratio
-_CURVE_FIRST = 200  # as many points at most if they were evenly spaced
-
-Progress = Callable[[int, float], None]
-"""Told the environment steps so far and the mean return, or nan, of the policy that explores."""
+_FREE = ("timesteps", "checkpoint_every")  # what a resumed run may change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +26,15 @@ class TrainingPlan:
     """What to train.
 
     Attributes:
-        algo: one of :data:`ALGORITHMS`.
+        algo: a name in :data:`~hmgym.agents.algorithms.ALGORITHMS`.
         env_id: a registered id.
         timesteps: periods over all learners of all markets together; None takes the algorithm's own.
         num_envs: markets side by side; None takes the algorithm's own.
         seed: of the markets and of the learner.
         out: folder of checkpoints and TensorBoard logs.
-        resume: go on from the newest checkpoint in `out`, if there is one.
+        resume: go on from the newest checkpoint in `out`, if there is one; it must be of the same plan, but for
+            `timesteps` and `checkpoint_every`.
+        overwrite: remove what an older run wrote to `out`; without it, and without `resume`, a used folder is refused.
         checkpoint_every: periods between checkpoints; None takes a quarter of the run.
         curve_episodes: episodes that every point of the learning curve is measured on; 0 measures none.
         env_kwargs: arguments of the environment; with ``n_learners`` all learners of a market share the policy.
@@ -60,6 +48,7 @@ class TrainingPlan:
     seed: int = 0
     out: Path = Path("runs/ppo")
     resume: bool = False
+    overwrite: bool = False
     checkpoint_every: int | None = None
     curve_episodes: int = 256
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -69,21 +58,23 @@ class TrainingPlan:
         if self.algo not in ALGORITHMS:
             raise ValueError(f"`algo` must be one of {sorted(ALGORITHMS)}, got {self.algo!r}")
         for name in ("timesteps", "num_envs", "checkpoint_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be >= 1, got {value}")
-        if self.curve_episodes < 0:
-            raise ValueError(f"`curve_episodes` must be >= 0, got {self.curve_episodes}")
+            integer_or_none(name, getattr(self, name), 1)
+        for name in ("seed", "curve_episodes"):
+            integer(name, getattr(self, name), 0)
+        if self.seed >= 2**32:
+            raise ValueError(f"`seed` must be < 2**32, got {self.seed}")
+        if self.resume and self.overwrite:
+            raise ValueError("`resume` and `overwrite` must not both be set: one goes on with what the other removes")
 
     @property
     def total_steps(self) -> int:
         """Periods over all learners of all markets."""
-        return DEFAULT_SIZES[self.algo][0] if self.timesteps is None else self.timesteps
+        return find_algorithm(self.algo).timesteps if self.timesteps is None else self.timesteps
 
     @property
     def num_markets(self) -> int:
         """Markets side by side."""
-        return DEFAULT_SIZES[self.algo][1] if self.num_envs is None else self.num_envs
+        return find_algorithm(self.algo).num_envs if self.num_envs is None else self.num_envs
 
     @property
     def checkpoint_steps(self) -> int:
@@ -95,32 +86,34 @@ class TrainingPlan:
         """Seed of the first market."""
         return spread_seed(self.seed)
 
+    def described(self) -> dict[str, Any]:
+        """Everything that tells this run from others, ready for JSON, defaults filled in."""
+        return {
+            "algo": self.algo,
+            "env_id": self.env_id,
+            "seed": int(self.seed),
+            "num_envs": int(self.num_markets),
+            "curve_episodes": int(self.curve_episodes),
+            "env_kwargs": _plain(self.env_kwargs),
+            "hyperparameters": _plain(hyperparameters_of(self)),
+            "timesteps": int(self.total_steps),
+            "checkpoint_every": int(self.checkpoint_steps),
+        }
 
-@dataclass(frozen=True, kw_only=True)
-class CurvePoint:
-    """One point of a learning curve.
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Checkpoint) -> TrainingPlan:
+        """The plan that a checkpoint was written by, with the run's folder as `out`.
 
-    Attributes:
-        env_steps: periods so far, over all learners of all markets.
-        gradient_steps: optimiser steps so far.
-        seconds: of training so far, resumed runs added up, the measuring of the curve left out.
-        mean_return: mean sum of rewards of the deterministic policy, on episodes that are the same for every point.
-    """
+        Environment arguments that are objects (a `config`, a reward function) are stored as descriptions only.
+        """
+        return cls(**checkpoint.plan, out=checkpoint.folder.parent.parent)
 
-    env_steps: int
-    gradient_steps: int
-    seconds: float
-    mean_return: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingResult:
-    """A trained policy and how it got there."""
-
-    policy: Policy
-    curve: list[CurvePoint]
-    env_steps: int
-    seconds: float
+    def default_folder(self) -> Path:
+        """``runs/ALGO-ENVIRONMENT-SEED-DIGEST``; the digest is of everything else that a resumed run must share."""
+        described = {name: value for name, value in self.described().items() if name not in _FREE}
+        digest = hashlib.sha256(_canonical(described).encode()).hexdigest()[:8]
+        environment = self.env_id.split("/")[-1].removesuffix("-v0").lower()
+        return Path("runs") / f"{self.algo}-{environment}-{self.seed}-{digest}"
 
 
 def spread_seed(seed: int, *stage: int) -> int:
@@ -128,103 +121,79 @@ def spread_seed(seed: int, *stage: int) -> int:
     return int(np.random.SeedSequence([seed, *stage]).generate_state(1)[0])
 
 
-class LearningCurve:
-    """Measures a policy at geometrically spaced points of its training, on a clock that stops meanwhile.
-
-    Args:
-        plan: of the run.
-    """
-
-    def __init__(self, plan: TrainingPlan) -> None:
-        self._plan = plan
-        self.points: list[CurvePoint] = []
-        self._next = 0
-        self._before = 0.0
-        self._begin = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training so far, resumed runs added up."""
-        return self._before + time.perf_counter() - self._begin
-
-    def start(self) -> None:
-        """Start the clock."""
-        self._begin = time.perf_counter()
-
-    def pause(self) -> None:
-        """Stop the clock."""
-        self._before, self._begin = self.seconds, time.perf_counter()
-
-    def measure(self, policy: Policy, env_steps: int, gradient_steps: int, *, last: bool = False) -> None:
-        """Add a point if one is due, or at the end of the run; the clock stops meanwhile."""
-        plan = self._plan
-        done = bool(self.points) and self.points[-1].env_steps == env_steps
-        if plan.curve_episodes == 0 or done or (env_steps < self._next and not last):
-            return
-        self.pause()
-        run = evaluate(
-            policy, plan.env_id, episodes=plan.curve_episodes, first_seed=CURVE_SEED, env_kwargs=plan.env_kwargs
-        )
-        point = CurvePoint(
-            env_steps=env_steps, gradient_steps=gradient_steps, seconds=round(self._before, 3),
-            mean_return=float(run.returns.mean()),
-        )  # fmt: skip
-        self.points.append(point)
-        self._next = max(env_steps + plan.total_steps // _CURVE_FIRST, int(_CURVE_GROWTH * env_steps))
-        self.start()
-
-    def write(self, path: Path) -> None:
-        """Write what a continued run needs, as JSON."""
-        self.pause()
-        stored = {"seconds": self._before, "next": self._next, "curve": [vars(point) for point in self.points]}
-        path.write_text(json.dumps(stored))
-        self.start()
-
-    def read(self, path: Path) -> None:
-        """Go on where `write` was called."""
-        stored = json.loads(path.read_text())
-        self._before, self._next = stored["seconds"], stored["next"]
-        self.points = [CurvePoint(**point) for point in stored["curve"]]
-
-
-def newest_checkpoint(out: Path) -> Path | None:
-    """Folder of the newest complete checkpoint under `out`, None if there is none.
-
-    A checkpoint is a folder ``checkpoints/<periods>``; ``progress.json`` is written last, so that a folder that has it
-    is complete.
-    """
-    complete = [path.parent for path in (out / "checkpoints").glob("*/progress.json")]
-    return max(complete, key=lambda path: int(path.name), default=None)
-
-
-def checkpoint_folder(out: Path, env_steps: int) -> Path:
-    """A new folder for the checkpoint after so many periods."""
-    folder = out / "checkpoints" / str(env_steps)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def hyperparameters_of(plan: TrainingPlan) -> dict[str, Any]:
+    """What the algorithm runs with: its own hyperparameters on that environment, and the plan's in their place."""
+    return dataclasses.asdict(find_algorithm(plan.algo).hyperparameters_for(plan.env_id, plan.hyperparameters))
 
 
 def train(plan: TrainingPlan, progress: Progress | None = None) -> TrainingResult:
-    """Train as planned, with whatever package the algorithm comes from.
+    """Train as planned; writes checkpoints and TensorBoard logs under ``plan.out``.
 
     Args:
         plan: what to train.
         progress: told how far the run is.
 
     Raises:
-        ImportError: stable-baselines3 or TensorBoard is not installed.
+        ValueError: an argument is out of range; the folder holds another run; or the run to be resumed has another
+            plan. Nothing has been written or removed then.
+        ImportError: a package that the algorithm needs, or TensorBoard, is not installed.
     """
-    trained: TrainingResult = _trainer_of(plan).train(plan, progress)
-    return trained
+    algorithm = find_algorithm(plan.algo)
+    hyperparameters = algorithm.hyperparameters_for(plan.env_id, plan.hyperparameters)
+    make_markets(plan.env_id, 1, **plan.env_kwargs).close()  # refuses what the environment refuses
+    found = newest_checkpoint(plan.out) if plan.resume else None
+    if found is not None:
+        check_same_run(plan, found)
+    check_folder(plan.out, overwrite=plan.overwrite or plan.resume)
+    return algorithm.train(TrainingRun(plan, hyperparameters, found, progress))
 
 
-def hyperparameters_of(plan: TrainingPlan) -> dict[str, Any]:
-    """What the algorithm runs with: its own hyperparameters, and the plan's in their place."""
-    return {**_trainer_of(plan).HYPERPARAMETERS[plan.algo], **plan.hyperparameters}
+def check_same_run(plan: TrainingPlan, found: Checkpoint) -> None:
+    """Check that a plan goes on with the run of a checkpoint.
+
+    Raises:
+        ValueError: it differs; names the argument, what the run had and what the plan has.
+    """
+    own = json.loads(_canonical(plan.described()))
+    for name, value in own.items():
+        if name in _FREE:
+            continue
+        before = found.plan.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            for key in sorted({*value, *before}):
+                _check_same(key, before.get(key, "the default"), value.get(key, "the default"), found)
+        else:
+            _check_same(name, before, value, found)
+    asked = min(found.env_steps, found.plan.get("timesteps", found.env_steps))
+    if plan.total_steps < asked:
+        raise ValueError(
+            f"`timesteps` must be >= {asked}, which the run that is resumed has done ({found.folder}), "
+            f"got {plan.total_steps}"
+        )
 
 
-def _trainer_of(plan: TrainingPlan) -> Any:
-    """The module that trains the plan's algorithm, imported only when it is asked for."""
-    return importlib.import_module(
-        "hmgym.agents.sb3.training" if plan.algo in SB3_ALGORITHMS else "hmgym.agents.gradient_training"
-    )
+def _check_same(name: str, before: Any, now: Any, found: Checkpoint) -> None:
+    if _canonical(before) != _canonical(now):
+        raise ValueError(f"`{name}` must be {before!r}, as in the run that is resumed ({found.folder}), got {now!r}")
+
+
+def _canonical(described: Any) -> str:
+    return json.dumps(described, sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    """A description of any argument that JSON can hold; equal arguments have equal ones."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # arrays, tensors and their scalars
+        return value.tolist()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        return {"type": type(value).__qualname__, **fields}
+    if hasattr(value, "__qualname__"):  # functions and classes
+        return f"{value.__module__}.{value.__qualname__}"
+    return repr(value)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from hmgym.clearing.clearing import clear_market, clear_unchecked
+from hmgym.clearing.clearing import clear, clear_market
 from hmgym.clearing.equilibrium import EquilibriumSolution, find_equilibrium_prices
 from hmgym.clearing.portfolio import optimize_portfolio
+from hmgym.clearing.problem import Problem
 from hmgym.clearing.solution import ClearingError, ClearingSolution
 from hmgym.clearing.threads import set_num_threads
 
@@ -12,8 +13,9 @@ __all__ = [
     "ClearingError",
     "ClearingSolution",
     "EquilibriumSolution",
+    "Problem",
+    "clear",
     "clear_market",
-    "clear_unchecked",
     "find_equilibrium_prices",
     "optimize_portfolio",
     "set_num_threads",

@@ -11,71 +11,84 @@ second derivatives (there are some with smoothing), through the same formulas in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hmgym.clearing import kernels, smooth_kernels
+from hmgym.clearing.problem import INPUTS, Problem, per_position
+from hmgym.clearing.solve import kernel_arrays
 from hmgym.clearing.threads import as_array, over_markets
 
 
 def pull_back(
-    smoothing: float,
-    inputs: Sequence[Tensor | None],
+    problem: Problem,
     prices: Tensor,
     weights: Tensor,
     state: Tensor,
     prices_bar: Tensor,
     weights_bar: Tensor,
     holdings_bar: Tensor,
-) -> tuple[Tensor | None, ...]:
-    """Cotangents of (beliefs, risk, wealth, short, long, supply, orders, reference weights, cost)."""
-    if prices.device.type != "cpu" or (smoothing > 0.0 and torch.is_grad_enabled()):
-        return _with_torch(smoothing, inputs, prices, weights, state, prices_bar, weights_bar, holdings_bar)
-    _, risk, wealth, short, long, supply, _, reference, cost = inputs
-    assert risk is not None
-    assert wealth is not None
-    assert short is not None
-    assert long is not None
-    assert supply is not None
+    *,
+    smoothing: float,
+) -> Problem:
+    """Cotangents of a problem from those of its solution; ``state`` are the states of its positions."""
+    on_cpu = prices.device.type == "cpu"
+    method = _with_kernel if on_cpu and not (smoothing > 0.0 and torch.is_grad_enabled()) else _with_torch
+    return method(problem, smoothing, prices, weights, state, prices_bar, weights_bar, holdings_bar)
+
+
+def _with_kernel(
+    problem: Problem,
+    smoothing: float,
+    prices: Tensor,
+    weights: Tensor,
+    state: Tensor,
+    prices_bar: Tensor,
+    weights_bar: Tensor,
+    holdings_bar: Tensor,
+) -> Problem:
     E, B, n = weights.shape
     N = n - 1
-    costly = cost is not None
-    out = [np.zeros(shape) for shape in ((E, B, N), (E, B, N, N), (E, B), (E, B), (E, B), (E, N), (E, N))]
+    _, risk, wealth, short, long, supply, _, costly, reference, cost = kernel_arrays(problem)
+    out = [np.zeros(shape) for shape in ((E, B, N), (E, B, N, N), (E, B), (E, B, n), (E, B, n), (E, N), (E, N))]
     out += [np.zeros((E, B, N)) if costly else np.zeros((1, 1, 1)) for _ in range(2)]
-    references, costs = (np.zeros((1, 1, 1)) if x is None else as_array(x) for x in (reference, cost))
-    bars_in = (as_array(x) for x in (prices_bar, weights_bar, holdings_bar))
+    solution = [as_array(x) for x in (prices, weights)]
+    cotangents = [as_array(x) for x in (prices_bar, weights_bar, holdings_bar)]
     if smoothing > 0.0:
         over_markets(
-            smooth_kernels.pull_back_markets, E, B, smoothing,
-            *(as_array(x) for x in (risk, wealth, short, long, supply, prices, weights)),
-            costly, references, costs, *bars_in, *out,
+            smooth_kernels.pull_back_markets, E, B, smoothing, risk, wealth, short, long, supply, *solution,
+            costly, reference, cost, *cotangents, *out,
         )  # fmt: skip
     else:
         over_markets(
-            kernels.pull_back_markets, E, B,
-            *(as_array(x) for x in (risk, wealth, supply, prices, weights, state)),
-            references, costly, *bars_in, *out,
+            kernels.pull_back_markets, E, B, risk, wealth, supply, *solution, as_array(state),
+            reference, costly, *cotangents, *out,
         )  # fmt: skip
-    bars: list[Tensor | None] = [torch.from_numpy(x) for x in out]
-    if not costly:
-        bars[7] = bars[8] = None
-    return tuple(bars)
+    bars = dict(zip(INPUTS, out, strict=True))
+    for name in ("short_leverage", "long_leverage"):
+        if getattr(problem, name).ndim == 2:
+            # One after the other, so that the sum does not depend on how numpy groups terms.
+            bars[name] = np.add.accumulate(bars[name], axis=-1)[..., -1]
+    absent = () if costly else ("reference_weights", "trading_cost")
+    fields: dict[str, Any] = {name: None if name in absent else torch.from_numpy(x) for name, x in bars.items()}
+    return Problem(**fields)
 
 
 def _with_torch(
+    problem: Problem,
     smoothing: float,
-    inputs: Sequence[Tensor | None],
     prices: Tensor,
     weights: Tensor,
     state: Tensor,
     prices_bar: Tensor,
     weights_bar: Tensor,
     holdings_bar: Tensor,
-) -> tuple[Tensor | None, ...]:
-    _, risk, wealth, short, long, supply, _, reference, cost = inputs
+) -> Problem:
+    risk, wealth, supply = problem.risk, problem.wealth, problem.supply
+    reference, cost = problem.reference_weights, problem.trading_cost
     cleared = prices > 0
     # A market that did not clear takes part as one without cotangents: its gradients are zero.
     prices = torch.where(cleared, prices, torch.ones_like(prices))
@@ -83,11 +96,6 @@ def _with_torch(
     prices_bar = torch.where(cleared, prices_bar, torch.zeros_like(prices_bar))
     weights_bar = torch.where(cleared[:, None, :1], weights_bar, torch.zeros_like(weights_bar))
     holdings_bar = torch.where(cleared[:, None], holdings_bar, torch.zeros_like(holdings_bar))
-    assert risk is not None
-    assert wealth is not None
-    assert supply is not None
-    assert short is not None
-    assert long is not None
     E, B, n = weights.shape
     N = n - 1
     solvent = wealth > 0
@@ -101,7 +109,10 @@ def _with_torch(
         # Weights of investors without wealth are none of their choice and may stand at a limit.
         above, below = (
             torch.where(free, distance, torch.ones_like(distance))
-            for distance in (weights + short[..., None], long[..., None] - weights)
+            for distance in (
+                weights + per_position(problem.short_leverage, n),
+                per_position(problem.long_leverage, n) - weights,
+            )
         )
         curvature = tau[..., None] * (1.0 / above**2 + 1.0 / below**2)
         if reference is not None and cost is not None:
@@ -135,8 +146,8 @@ def _with_torch(
     wealth_bar = torch.where(solvent, wealth_bar, torch.zeros_like(wealth_bar))
     reference_bar = cost_bar = None
     if smoothing > 0.0:
-        short_bar = -(tau[..., None] * a / above**2).sum(-1)
-        long_bar = (tau[..., None] * a / below**2).sum(-1)
+        short_bar = -(tau[..., None] * a / above**2)
+        long_bar = tau[..., None] * a / below**2
         tau_bar = (a * (1.0 / above - 1.0 / below)).sum(-1)
         if reference is not None and cost is not None:
             reference_bar = risky * slope_by_weight
@@ -145,16 +156,23 @@ def _with_torch(
         risk_bar = risk_bar + (smoothing / N) * tau_bar[..., None, None] * torch.eye(N, dtype=a.dtype, device=a.device)
     else:
         zero = torch.zeros_like(rho)
-        short_bar = -torch.where(state == kernels.AT_LOWER, rho, zero).sum(-1)
-        long_bar = torch.where(state == kernels.AT_UPPER, rho, zero).sum(-1)
+        short_bar = -torch.where(state == kernels.AT_LOWER, rho, zero)
+        long_bar = torch.where(state == kernels.AT_UPPER, rho, zero)
         if reference is not None and cost is not None:
             at_reference = state[..., 1:] == kernels.AT_REFERENCE
             reference_bar = torch.where(at_reference, rho[..., 1:], zero[..., 1:])
             cost_bar = -torch.sign(held - reference) * risky
-    return (
-        risky, risk_bar, wealth_bar, short_bar, long_bar, -price_multiplier * prices, price_multiplier,
-        reference_bar, cost_bar,
-    )  # fmt: skip
+    return Problem(
+        beliefs=risky,
+        risk=risk_bar,
+        wealth=wealth_bar,
+        short_leverage=short_bar if problem.short_leverage.ndim == 3 else short_bar.sum(-1),
+        long_leverage=long_bar if problem.long_leverage.ndim == 3 else long_bar.sum(-1),
+        supply=-price_multiplier * prices,
+        orders=price_multiplier,
+        reference_weights=reference_bar,
+        trading_cost=cost_bar,
+    )
 
 
 def _response(hessian: Tensor, free: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ disturb the others.
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,26 +16,23 @@ from torch import Tensor
 from hmgym.clearing.batched_interior import Interior, follow_path
 from hmgym.clearing.batched_polish import Corner, polish
 from hmgym.clearing.batched_problem import Markets, sum_over
+from hmgym.clearing.problem import Problem
 
 _GAPS = (1e-3, 1e-7, 1e-11, 1e-15)  # relative products of distance and shadow price at which the polish is tried
 _RESIDUAL = 1e-9  # accepted excess demand relative to supply
 
 
-def clear_batched(
-    beliefs: Tensor,
-    risk: Tensor,
-    wealth: Tensor,
-    short_leverage: Tensor,
-    long_leverage: Tensor,
-    supply: Tensor,
-    orders: Tensor,
-    last_prices: Tensor | None,
-    reference_weights: Tensor | None,
-    trading_cost: Tensor | None,
-    smoothing: float = 0.0,
-    initial_log_prices: Tensor | None = None,
-    max_iterations: int = 200,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+class Cleared(NamedTuple):
+    """What `clear_batched` found. A market that did not converge holds its last iterate."""
+
+    prices: Tensor  # (E, N)
+    weights: Tensor  # (E, B, N+1), cash first
+    residual: Tensor  # (E,) the largest excess demand in shares over supply
+    converged: Tensor  # (E,) bool
+    iterations: Tensor  # (E,) interior point and polish together
+
+
+def clear_batched(problem: Problem, *, smoothing: float = 0.0, max_iterations: int = 200) -> Cleared:
     r"""Log prices u at which the investors' demand and the orders take up the supply, market by market.
 
     .. math:: \sum_b W_b w_{b,i} + D_i = S_i e^{u_i}, \qquad
@@ -42,65 +40,31 @@ def clear_batched(
         (m_b - u)'w - w'G_b w - \sum_i c_{b,i} |w_i - \bar w_{b,i}|
 
     Cash is asset 0 of w and has neither risk, return nor trading cost. Investors with W <= 0 demand nothing; their
-    weights are all cash. Arguments are float64 and are not checked.
+    weights are all cash. Nothing is checked.
 
     Args:
-        beliefs: m, expected log price of the next period, (E, B, N).
-        risk: G, half the risk aversion times the covariance of a period's returns, positive definite, (E, B, N, N).
-        wealth: W, money, (E, B).
-        short_leverage: kappa, multiple of wealth, (E, B).
-        long_leverage: theta, multiple of wealth, (E, B).
-        supply: S, shares, > 0, (E, N).
-        orders: D, money, > 0 buys, (E, N).
-        last_prices: where the search starts, money a share, (E, N).
-        reference_weights: fractions of wealth from which trading costs are counted, (E, B, N), or None.
-        trading_cost: c, fraction of the money traded, (E, B, N), or None.
+        problem: float64 tensors on one device.
         smoothing: tau; adds tau tr(G_b)/N times the sum of log distances to the limits to every objective and
             smooths the cost accordingly.
-        initial_log_prices: where the search starts, in place of `last_prices`, (E, N).
         max_iterations: interior-point iterations at most.
-
-    Returns:
-        prices (E, N); weights (E, B, N+1), cash first; residual (E,), the largest excess demand in shares over
-        supply; converged (E,); iterations (E,), interior point and polish together. A market that did not converge
-        carries its last iterate and does not affect the others.
     """
-    n_markets, n_investors, n_assets = beliefs.shape
-    start = initial_log_prices
-    if start is None and last_prices is not None:
-        start = last_prices.log()
+    n_markets, n_investors, n_assets = problem.beliefs.shape
     # Large enough to hide the cost of a call, small enough for the memory of the device.
-    budget = 2**26 if beliefs.is_cuda else 2**20
+    budget = 2**26 if problem.beliefs.is_cuda else 2**20
     size = max(1, budget // (n_investors * (n_assets + 1) ** 2))
     parts = []
     with torch.no_grad():
         for first in range(0, n_markets, size):
-            rows = slice(first, first + size)
-            markets = Markets.of(
-                beliefs[rows],
-                risk[rows],
-                wealth[rows],
-                short_leverage[rows],
-                long_leverage[rows],
-                supply[rows],
-                orders[rows],
-                None if reference_weights is None else reference_weights[rows],
-                None if trading_cost is None else trading_cost[rows],
-                None if start is None else start[rows],
-                smoothing=smoothing,
-            )
+            markets = Markets.of(problem.rows(slice(first, first + size)), smoothing=smoothing)
             parts.append(_clear_chunk(markets, smoothing, max_iterations))
         if not parts:
-            empty = beliefs.new_empty
-            flags = torch.zeros(0, dtype=torch.bool, device=beliefs.device)
-            return empty(0, n_assets), empty(0, n_investors, n_assets + 1), empty(0), flags, flags.long()
-        prices, weights, residual, converged, iterations = (torch.cat(x) for x in zip(*parts, strict=True))
-        return prices, weights, residual, converged, iterations
+            empty = problem.beliefs.new_empty
+            flags = torch.zeros(0, dtype=torch.bool, device=problem.beliefs.device)
+            return Cleared(empty(0, n_assets), empty(0, n_investors, n_assets + 1), empty(0), flags, flags.long())
+        return Cleared(*(torch.cat(x) for x in zip(*parts, strict=True)))
 
 
-def _clear_chunk(
-    markets: Markets, smoothing: float, max_iterations: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _clear_chunk(markets: Markets, smoothing: float, max_iterations: int) -> Cleared:
     if smoothing > 0.0:
         at, steps, converged = follow_path(markets, Interior.first(markets), None, max_iterations)
         weights, start, log_prices = at.weights, markets.start, at.log_prices
@@ -118,7 +82,7 @@ def _clear_chunk(
     holdings = sum_over(markets.wealth * weights[1:] / prices[:, None], 1)
     residual = ((holdings - (markets.supply - markets.orders / prices)).abs() / markets.supply).amax(0)
     converged = converged & (markets.excess(weights, markets.supply * prices)[1] <= _RESIDUAL)
-    return prices.T, weights.permute(2, 1, 0), residual, converged, steps
+    return Cleared(prices.T, weights.permute(2, 1, 0), residual, converged, steps)
 
 
 def _clear_exactly(markets: Markets, max_iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -35,10 +35,11 @@ class Interior(Batch):
 
     @classmethod
     def first(cls, markets: Markets) -> Interior:
-        """Equal weights, and shadow prices of the size of the forces on them."""
-        weights = torch.full_like(markets.curvature, 1.0 / len(markets.curvature))
-        counts = torch.ones_like(weights) * markets.moves
+        """The middle of the limits, and shadow prices of the size of the forces there."""
+        weights = markets.middle.expand_as(markets.curvature).clone()
+        counts = torch.ones_like(weights) * markets.movable
         distance = torch.stack((weights - markets.lower, markets.upper - weights))
+        distance = torch.where(markets.movable, distance, 1.0)
         force = markets.gradient(weights, torch.zeros_like(markets.start))[1:]
         product = (force.abs().amax(0) + markets.scale) * distance.amin(0).amin(0)
         product = torch.maximum(product, markets.target)
@@ -86,7 +87,7 @@ def _step(markets: Markets, at: Interior, smooth: bool, cautious: bool) -> tuple
     """One predictor-corrector step; also the relative gap and the error of the iterate that it started from."""
     n = len(at.weights)
     stiffness, cost_stiffness = at.stiffness()
-    basic = stiffness.argmin(0)
+    basic = markets.easiest(stiffness)
     mean = _products(at, at.distance, at.shadow)
     plain = markets.gradient(at.weights, at.log_prices)
     value = markets.value(at.log_prices)
@@ -94,7 +95,7 @@ def _step(markets: Markets, at: Interior, smooth: bool, cautious: bool) -> tuple
 
     gradient = plain + at.pressure()
     stray = (gradient - gradient.gather(0, basic[None])).abs() / (markets.scale + stiffness)
-    error = torch.maximum(markets.worst(stray.amax(0)), unmet)
+    error = torch.maximum(markets.worst(torch.where(markets.movable, stray, 0.0).amax(0)), unmet)
     second_order = torch.full_like(error, 0.0 if cautious else 1.0)
     least = torch.full_like(error, 0.3 if cautious else 0.0)
     if smooth:
@@ -105,7 +106,7 @@ def _step(markets: Markets, at: Interior, smooth: bool, cautious: bool) -> tuple
         second_order = second_order * (uneven > 0.9)
         least = least * (uneven > 0.9)
 
-    response = Response(markets.quadratic, stiffness, basic, markets.moves.to(mean.dtype))
+    response = Response(markets.quadratic, stiffness, basic, markets.movable.to(mean.dtype))
     slope = sum_over(torch.where(markets.moves, markets.wealth, 0.0) * response.risky(), 2)
     slope = add_diagonal(slope, value)
     inverted = inverse(slope)

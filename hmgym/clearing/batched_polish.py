@@ -27,7 +27,7 @@ class Corner(Batch):
     def near(cls, markets: Markets, at: Interior) -> Corner:
         """The weights of an interior iterate, at log prices that are the markets' start."""
         gradient = markets.gradient(at.weights, torch.zeros_like(at.log_prices)) + at.pressure()
-        level = -gradient.gather(0, at.stiffness()[0].argmin(0, keepdim=True))[0]
+        level = -gradient.gather(0, markets.easiest(at.stiffness()[0])[None])[0]
         return cls(weights=at.weights, log_prices=torch.zeros_like(at.log_prices), level=level)
 
 
@@ -66,7 +66,7 @@ def _project(markets: Markets, at: Corner) -> tuple[Tensor, Tensor, Tensor]:
 def _step(markets: Markets, at: Corner) -> Corner:
     """Newton on the optimality conditions, with the free positions free and the others where they landed."""
     landing, free, marginal = _project(markets, at)
-    free = free & markets.moves
+    free = free & markets.movable
     room = torch.minimum(at.weights - markets.lower, markets.upper - at.weights)
     basic = torch.where(free, room, -torch.inf).argmax(0)
     response = Response(markets.quadratic, None, basic, free.to(landing.dtype))

@@ -13,6 +13,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from hmgym.clearing.problem import Problem, per_position
+
 EPS = 2.0**-52
 _REFINEMENTS = 2
 _PINNED = 1e-11  # an investor whose positions can move less than this is held at its only portfolio
@@ -93,6 +95,35 @@ class Response:
         return self.inverse[1:, 1:] - edge[:, None] * basic - basic[:, None] * edge
 
 
+def risky(limit: Tensor) -> Tensor:
+    """The part of a limit (1, B, E) or (N+1, B, E) that is not cash's own."""
+    return limit if len(limit) == 1 else limit[1:]
+
+
+def _limits(problem: Problem) -> tuple[Tensor, Tensor]:
+    """The limits below and above, (1, B, E) where all positions of an investor have the same, else (N+1, B, E)."""
+    short, long = problem.short_leverage, problem.long_leverage
+    if short.ndim == 2 and long.ndim == 2:
+        return -short.T[None], long.T[None]
+    n = problem.supply.shape[-1] + 1
+    return -per_position(short, n).permute(2, 1, 0), per_position(long, n).permute(2, 1, 0)
+
+
+def _sum_of_others(limit: Tensor, n_assets: int) -> Tensor:
+    """For each position the sum of the limits of the N others, shape as `limit`."""
+    if len(limit) == 1:
+        return n_assets * limit
+    return torch.stack([sum_over(torch.cat((limit[:i], limit[i + 1 :]))) for i in range(len(limit))])
+
+
+def _middle(lower: Tensor, upper: Tensor, n_assets: int) -> Tensor:
+    """The feasible portfolio as far from all lower limits as from the upper ones, in shares of the width."""
+    if len(lower) == 1:
+        return torch.full_like(lower, 1.0 / (n_assets + 1))
+    low, width = sum_over(lower), upper - lower
+    return lower + (1.0 - low) / sum_over(width).clamp(min=EPS) * width
+
+
 class Batch:
     """A dataclass of tensors with the markets last."""
 
@@ -115,8 +146,10 @@ class Markets(Batch):
     beliefs: Tensor  # (N, B, E)
     wealth: Tensor  # 0 where an investor has none, (B, E)
     moves: Tensor  # investors with wealth and more than one feasible portfolio, (B, E) bool
-    lower: Tensor  # (B, E)
-    upper: Tensor  # (B, E)
+    movable: Tensor  # positions of such investors that limits leave room to move, (P, B, E) bool, P = 1 or N+1
+    middle: Tensor  # of the limits, where positions that do not move stay, (P, B, E)
+    lower: Tensor  # (P, B, E)
+    upper: Tensor  # (P, B, E)
     width: Tensor  # extent of the feasible positions, at most 1, (B, E)
     cost: Tensor | None  # (N, B, E)
     reference: Tensor | None  # (N, B, E)
@@ -126,51 +159,43 @@ class Markets(Batch):
     target: Tensor  # product of distance and shadow price to end at, tau tr(G)/N, (B, E)
 
     @classmethod
-    def of(
-        cls,
-        beliefs: Tensor,
-        risk: Tensor,
-        wealth: Tensor,
-        short_leverage: Tensor,
-        long_leverage: Tensor,
-        supply: Tensor,
-        orders: Tensor,
-        reference_weights: Tensor | None,
-        trading_cost: Tensor | None,
-        start: Tensor | None,
-        *,
-        smoothing: float,
-    ) -> Markets:
-        """Arguments as in `clear_batched`; `start` are log prices (E, N)."""
-        n_assets = beliefs.shape[-1]
-        beliefs, supply, orders = beliefs.permute(2, 1, 0).contiguous(), supply.T, orders.T
-        wealth, lower, upper = wealth.T.clamp(min=0.0), -short_leverage.T, long_leverage.T
+    def of(cls, problem: Problem, *, smoothing: float) -> Markets:
+        """Arguments as in `clear_batched`."""
+        n_assets = problem.beliefs.shape[-1]
+        beliefs, supply, orders = problem.beliefs.permute(2, 1, 0).contiguous(), problem.supply.T, problem.orders.T
+        wealth = problem.wealth.T.clamp(min=0.0)
+        lower, upper = _limits(problem)
         quadratic = beliefs.new_zeros((n_assets + 1, n_assets + 1, *wealth.shape))
-        quadratic[1:, 1:] = 2.0 * risk.permute(2, 3, 1, 0)
+        quadratic[1:, 1:] = 2.0 * problem.risk.permute(2, 3, 1, 0)
         diagonal = torch.stack([quadratic[i, i] for i in range(1, n_assets + 1)])
         scale = 0.5 * sum_over(diagonal) / n_assets
         # The budget implies these limits. Without smoothing they give the same portfolios and a better scale.
-        tight_lower = torch.maximum(lower, 1.0 - n_assets * upper)
-        tight_upper = torch.minimum(upper, 1.0 - n_assets * lower)
+        tight_lower = torch.maximum(lower, 1.0 - _sum_of_others(upper, n_assets))
+        tight_upper = torch.minimum(upper, 1.0 - _sum_of_others(lower, n_assets))
         unit = sum_over(wealth) + sum_over(orders.abs())
         wealth, supply, orders = wealth / unit, supply / unit, orders / unit
-        moves = (wealth > 0.0) & (tight_upper - tight_lower > _PINNED)
+        movable = (wealth > 0.0) & (tight_upper - tight_lower > _PINNED)
+        moves = movable.any(0)
+        middle = _middle(lower, upper, n_assets)
         # No price is beyond what limits and orders allow; a negative floor allows any.
-        most = (sum_over(wealth * tight_upper) + orders).clamp(min=1e-12) / supply
-        least = (sum_over(wealth * tight_lower) + orders).clamp(min=1e-12) / supply
-        start = sum_over(wealth * beliefs, 1) / sum_over(wealth).clamp(min=EPS) if start is None else start.T
+        most = (sum_over(wealth * risky(tight_upper), 1) + orders).clamp(min=1e-12) / supply
+        least = (sum_over(wealth * risky(tight_lower), 1) + orders).clamp(min=1e-12) / supply
+        if problem.start is None:
+            start = sum_over(wealth * beliefs, 1) / sum_over(wealth).clamp(min=EPS)
+        else:
+            start = problem.start.log().T
         start = torch.minimum(torch.maximum(start, least.log()), most.log())
         if not smoothing:
             lower, upper = tight_lower, tight_upper
-        lower, upper = torch.where(moves, lower, -1.0), torch.where(moves, upper, 2.0)
+        lower, upper = torch.where(movable, lower, middle), torch.where(movable, upper, middle)
         cost = reference = None
-        if trading_cost is not None and reference_weights is not None:
-            cost = torch.where(moves, trading_cost.permute(2, 1, 0), 0.0)
-            reference = torch.where(cost > 0.0, reference_weights.permute(2, 1, 0), 0.0)
+        if problem.trading_cost is not None and problem.reference_weights is not None:
+            cost = torch.where(risky(movable), problem.trading_cost.permute(2, 1, 0), 0.0)
+            reference = torch.where(cost > 0.0, problem.reference_weights.permute(2, 1, 0), 0.0)
             if not smoothing:
                 # Beyond the limits the cost is linear however far away the reference lies.
-                span = upper - lower
-                reference = torch.minimum(torch.maximum(reference, lower - span), upper + span)
+                span = risky(upper - lower)
+                reference = torch.minimum(torch.maximum(reference, risky(lower) - span), risky(upper) + span)
         return cls(
             quadratic=quadratic,
             curvature=torch.cat((scale[None], diagonal)),
@@ -178,9 +203,11 @@ class Markets(Batch):
             beliefs=beliefs,
             wealth=wealth,
             moves=moves,
+            movable=movable,
+            middle=middle,
             lower=lower,
             upper=upper,
-            width=(tight_upper - tight_lower).clamp(min=_PINNED, max=1.0),
+            width=(tight_upper - tight_lower).amax(0).clamp(min=_PINNED, max=1.0),
             cost=cost,
             reference=reference,
             supply=supply,
@@ -211,3 +238,7 @@ class Markets(Batch):
     def worst(self, x: Tensor) -> Tensor:
         """The largest of a market's investors that move, (B, E) to (E,)."""
         return torch.where(self.moves, x, 0.0).amax(0)
+
+    def easiest(self, stiffness: Tensor) -> Tensor:
+        """The position that moves most easily, (N+1, B, E) to (B, E)."""
+        return torch.where(self.movable, stiffness, torch.inf).argmin(0)

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hmgym.clearing import price_kernels as kernels
-from hmgym.clearing.clearing import clear_unchecked
+from hmgym.clearing.clearing import clear
 from hmgym.clearing.portfolio import arrays, cotangents, kernel_order
 from hmgym.clearing.price_inputs import Portfolios, inadmissible, is_uniform, read_per_market, read_portfolios
+from hmgym.clearing.problem import Problem
 from hmgym.clearing.solution import ClearingError
 from hmgym.clearing.threads import over_markets
 
@@ -231,7 +232,7 @@ def _log_price_equilibrium(inputs: list[Any]) -> Any:
     risk = risk + ridge[..., None, None] * np.eye(supply.shape[1])
     beliefs = np.log(np.maximum(expected, 1e-3 * value[:, None]))
     tensors = (torch.from_numpy(x) for x in (beliefs, risk, wealth, cash_short, cash_long, supply))
-    prices = clear_unchecked(*tensors, last_prices=torch.from_numpy(value)).prices.numpy()
+    prices = clear(Problem.of(*tensors, last_prices=torch.from_numpy(value))).prices.numpy()
     return np.where(prices > 0, prices, value)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hmgym.clearing import kernels
+from hmgym.clearing.problem import Problem, per_position
 from hmgym.clearing.solution import ClearingSolution
 from hmgym.clearing.threads import as_array, over_markets
 
@@ -57,8 +58,8 @@ def market_inputs(
     trading_cost: Any,
     smoothing: float,
     warm_start: Any,
-) -> tuple[dict[str, Any], dict[int, str], bool]:
-    """The arguments of ``clear_unchecked``, the markets that cannot be cleared with the reason, and whether batched."""
+) -> tuple[Problem, dict[int, str], bool]:
+    """The problem, the markets that cannot be cleared with the reason, and whether the arguments were batched."""
     if not isinstance(smoothing, (int, float)) or not 0.0 <= float(smoothing) < float("inf"):
         raise ValueError(f"`smoothing` must be a finite number >= 0, got {smoothing!r}")
     if trading_cost is not None and (last_prices is None or positions is None):
@@ -79,12 +80,19 @@ def market_inputs(
         tensor = expand(name, tensor, *(shape if shape == () else lead + shape for shape in shapes))
         return tensor if batched else tensor[None]
 
-    inputs: dict[str, Any] = {
-        "beliefs": m if batched else m[None],
+    def read_limit(name: str, value: Any) -> Tensor:
+        tensor = as_float64(name, value, device)
+        if tensor.ndim == len(lead) + 2:
+            return read(name, tensor, (B, N + 1))
+        return read(name, tensor, (), (B,))
+
+    beliefs = m if batched else m[None]
+    inputs: dict[str, Tensor | None] = {
+        "beliefs": beliefs,
         "risk": read("risk", risk, (B, N, N)),
         "wealth": read("wealth", wealth, (B,)),
-        "short_leverage": read("short_leverage", short_leverage, (), (B,)),
-        "long_leverage": read("long_leverage", long_leverage, (), (B,)),
+        "short_leverage": read_limit("short_leverage", short_leverage),
+        "long_leverage": read_limit("long_leverage", long_leverage),
         "supply": read("supply", supply, (N,)),
         "orders": None if orders is None else read("orders", orders, (N,)),
         "last_prices": None if last_prices is None else read("last_prices", last_prices, (N,)),
@@ -97,18 +105,25 @@ def market_inputs(
         prices = read("warm_start", warm_start, (N,)).detach()
         # A failed market's solution is NaN: no place to start from, but no error either.
         good = torch.isfinite(prices) & (prices > 0)
-        fallback = torch.exp(inputs["beliefs"].detach().mean(1))
+        fallback = torch.exp(beliefs.detach().mean(1))
         warm_start = torch.where(good, prices, fallback)
-    inputs["warm_start"] = warm_start
-    return inputs, _inadmissible(inputs, float(smoothing)), batched
+    reasons, risk = _inadmissible(inputs, float(smoothing))
+    problem = Problem.of(**(inputs | {"risk": risk}), start=warm_start)
+    return problem, reasons, batched
 
 
-def _inadmissible(inputs: dict[str, Any], smoothing: float) -> dict[int, str]:
-    """Markets whose values admit no equilibrium, each with what was expected and what came. Makes risk symmetric."""
-    E, B, N = inputs["beliefs"].shape
+def _inadmissible(inputs: dict[str, Tensor | None], smoothing: float) -> tuple[dict[int, str], Tensor]:
+    """Markets whose values admit no equilibrium, each with what was expected and what came; and risk, symmetric."""
+    beliefs, risk = inputs["beliefs"], inputs["risk"]
+    assert beliefs is not None
+    assert risk is not None
+    E, B, N = beliefs.shape
+    limits = {name: inputs[name] for name in ("short_leverage", "long_leverage")}
+    if any(x is not None and x.ndim == 3 for x in limits.values()):
+        limits = {name: None if x is None else per_position(x, N + 1) for name, x in limits.items()}
     arrays = tuple(
-        _ABSENT.repeat(E, 0) if inputs[name] is None else as_array(inputs[name].cpu()).reshape(E, -1)
-        for name in _ARGUMENTS
+        _ABSENT.repeat(E, 0) if x is None else as_array(x.cpu()).reshape(E, -1)
+        for x in ((inputs | limits)[name] for name in _ARGUMENTS)
     )
     least = 1.0 / (N + 1)
     reason, found = np.zeros(E, np.int64), np.zeros(E)
@@ -116,11 +131,15 @@ def _inadmissible(inputs: dict[str, Any], smoothing: float) -> dict[int, str]:
     matrices = arrays[1].reshape(E, B, N, N)
     # Compared by numpy: torch would start threads for it, which then spin on the cores that clearing needs.
     if not np.array_equal(matrices, matrices.swapaxes(-1, -2)):
-        inputs["risk"] = 0.5 * (inputs["risk"] + inputs["risk"].mT)
+        risk = 0.5 * (risk + risk.mT)
     sign = ">" if smoothing else ">="
     expected = {
         kernels.SHORT: "`short_leverage` must be >= 0, got {:.6g}",
         kernels.LONG: f"`long_leverage` must be {sign} 1/(N+1) = {least:.6g}, got {{:.6g}}",
+        kernels.CROSSED: f"`long_leverage` must be {sign} -`short_leverage` everywhere, got {{:.6g}} as their sum",
+        kernels.LOWER_SUM: f"`short_leverage` must sum to {sign} -1 over an investor's positions, got {{:.6g}}",
+        kernels.UPPER_SUM: f"`long_leverage` must sum to {sign} 1 over an investor's positions, got {{:.6g}}",
+        kernels.UNWANTED: "`long_leverage` must let investors hold some of every asset, got {:.6g} of money at most",
         kernels.SUPPLY: "`supply` must be > 0, got {:.6g}",
         kernels.LAST_PRICES: "`last_prices` must be > 0, got {:.6g}",
         kernels.COST: "`trading_cost` must be >= 0, got {:.6g}",
@@ -139,4 +158,4 @@ def _inadmissible(inputs: dict[str, Any], smoothing: float) -> dict[int, str]:
             matrix = matrices[e, int(what)]
             what = float(np.linalg.eigvalsh(0.5 * (matrix + matrix.T))[0])
         reasons[e] = expected[why].format(what)
-    return reasons
+    return reasons, risk

@@ -573,8 +573,9 @@ def clear_markets(first, last, beliefs, risk, wealth, short_leverage, long_lever
     entry is passed over.
 
     beliefs (E, B, N) log prices; risk (E, B, N, N); wealth (E, B), at most zero for an investor that demands nothing;
-    limits (E, B); supply (E, N) shares; orders (E, N) money; base (E, N) prices to start from, to which the kernel's
-    own log prices are relative. With ``costly``: reference (E, B, N) weights and cost (E, B, N) on each side of them.
+    limits (E, B, N+1); supply (E, N) shares; orders (E, N) money; base (E, N) prices to start from, to which the
+    kernel's own log prices are relative. With ``costly``: reference (E, B, N) weights and cost
+    (E, B, N) on each side of them.
     """
     _, B, N = beliefs.shape
     n = N + 1
@@ -599,8 +600,8 @@ def clear_markets(first, last, beliefs, risk, wealth, short_leverage, long_lever
                 relative[k, i] = beliefs[e, k, i] - log_base
         for k in range(B):
             for i in range(n):
-                lower[k, i] = -short_leverage[e, k]
-                upper[k, i] = long_leverage[e, k]
+                lower[k, i] = -short_leverage[e, k, i]
+                upper[k, i] = long_leverage[e, k, i]
         if costly:
             for k in range(B):
                 kink[k, 0] = lower[k, 0]
@@ -664,8 +665,6 @@ def pull_back_markets(first, last, risk, wealth, supply, prices, weights, state,
             supply_bar[e, i] = -u_bar[i] * prices[e, i]
             orders_bar[e, i] = u_bar[i]
         for k in range(B):
-            short_bar[e, k] = 0.0
-            long_bar[e, k] = 0.0
             if costly:
                 for i in range(N):
                     reference_bar[e, k, i] = 0.0
@@ -699,9 +698,9 @@ def pull_back_markets(first, last, risk, wealth, supply, prices, weights, state,
                         cost_bar[e, k, i - 1] = -a[i] if weights[e, k, i] > reference[e, k, i - 1] else a[i]
                     continue
                 if s == AT_LOWER:
-                    short_bar[e, k] -= q[i]
+                    short_bar[e, k, i] = -q[i]
                 elif s == AT_UPPER:
-                    long_bar[e, k] += q[i]
+                    long_bar[e, k, i] = q[i]
                 else:
                     reference_bar[e, k, i - 1] = q[i]
 
@@ -709,7 +708,13 @@ def pull_back_markets(first, last, risk, wealth, supply, prices, weights, state,
 # --- Admissible input
 
 # Reasons for which a market is not admissible; a value of FINITE + i says that argument i holds a number that is not.
-ADMISSIBLE, SHORT, LONG, SUPPLY, LAST_PRICES, COST, SYMMETRIC, DEFINITE, WEALTH, ORDERS, FINITE = range(11)
+(
+    ADMISSIBLE, SHORT, LONG, CROSSED, LOWER_SUM, UPPER_SUM, SUPPLY, LAST_PRICES, COST, SYMMETRIC, DEFINITE, WEALTH,
+    UNWANTED, ORDERS, FINITE,
+) = range(15)  # fmt: skip
+
+_SLACK = 1e-12  # by which limits may miss the budget
+_ALL_SUBSETS = 10  # assets up to which the buying power for every subset of them is compared with sell orders
 
 
 @njit(**_INNER)
@@ -733,6 +738,88 @@ def _sort(x):
 
 
 @njit(**_INNER)
+def _examine_limits(short, long, n, strict):
+    """Whether the limits of one investor's positions leave a portfolio (``strict``: one inside all of them)."""
+    low, high, gross = 0.0, 0.0, 1.0
+    for i in range(n):
+        if long[i] < -short[i] or (strict and long[i] <= -short[i]):
+            return CROSSED, long[i] + short[i]
+        low -= short[i]
+        high += long[i]
+        gross += abs(short[i]) + abs(long[i])
+    if low > 1.0 + _SLACK * gross or (strict and low >= 1.0):
+        return LOWER_SUM, -low
+    if high < 1.0 - _SLACK * gross or (strict and high <= 1.0):
+        return UPPER_SUM, high
+    return ADMISSIBLE, 0.0
+
+
+@njit(**_INNER)
+def _power(mask, N, wealth, short, long):
+    """The most money that investors can hold of the assets in ``mask``, limits being those of every position."""
+    power = 0.0
+    for k in range(wealth.shape[0]):
+        if wealth[k] > 0.0:
+            most, room = 0.0, 1.0 + short[k * (N + 1)]
+            for i in range(N):
+                p = k * (N + 1) + i + 1
+                if mask >> i & 1:
+                    most += long[p]
+                else:
+                    room += short[p]
+            power += wealth[k] * min(most, room)
+    return power
+
+
+@njit(**_INNER)
+def _middle_clears(N, wealth, short, long, orders):
+    """Whether every asset is wanted when all investors stand in the middle of their limits."""
+    for i in range(N):
+        money = orders[i]
+        for k in range(wealth.shape[0]):
+            if wealth[k] > 0.0:
+                low, width = 0.0, 0.0
+                for p in range(k * (N + 1), (k + 1) * (N + 1)):
+                    low -= short[p]
+                    width += long[p] + short[p]
+                p = k * (N + 1) + i + 1
+                share = (1.0 - low) / width if width > 0.0 else 0.0
+                money += wealth[k] * (share * (long[p] + short[p]) - short[p])
+        if not money > 0.0:
+            return False
+    return True
+
+
+@njit(**_INNER)
+def _examine_power(N, wealth, short, long, orders):
+    """Whether buying power exceeds the sell orders in every set of assets, limits being those of every position.
+
+    Most markets pass because the portfolios in the middle of the limits would do. Where they do not, every set is
+    tried, or of many assets only single ones and the whole: there the search finds out.
+    """
+    richest = 0.0
+    for k in range(wealth.shape[0]):
+        richest = max(richest, wealth[k])
+    if not richest > 0.0:
+        return WEALTH, richest
+    if _middle_clears(N, wealth, short, long, orders):
+        return ADMISSIBLE, 0.0
+    every = 1 << N
+    for turn in range(1, every if N <= _ALL_SUBSETS else N + 2):
+        mask = turn if N <= _ALL_SUBSETS else (1 << (turn - 1) if turn <= N else every - 1)
+        sold = 0.0
+        for i in range(N):
+            if mask >> i & 1:
+                sold -= orders[i]
+        power = _power(mask, N, wealth, short, long)
+        if not power > 0.0 and not sold > 0.0:
+            return UNWANTED, power
+        if not power > sold:
+            return ORDERS, sold - power
+    return ADMISSIBLE, 0.0
+
+
+@njit(**_INNER)
 def _examine(e, N, arrays, long_min, strict, symmetry, M, x):
     """The first reason for which market e is not admissible, with where it was found or what was found."""
     _, risk, wealth, short, long, supply, orders, last_prices, _, cost = arrays
@@ -740,10 +827,16 @@ def _examine(e, N, arrays, long_min, strict, symmetry, M, x):
         i = _first_not_finite(values[e])
         if i >= 0:
             return FINITE + argument, values[e, i]
+    per_position = short.shape[1] > wealth.shape[1]
     for k in range(wealth.shape[1]):
+        if per_position:
+            reason, what = _examine_limits(short[e, k * (N + 1) :], long[e, k * (N + 1) :], N + 1, strict)
+            if reason != ADMISSIBLE:
+                return reason, what
+            continue
         if short[e, k] < 0.0:
             return SHORT, short[e, k]
-        if long[e, k] < long_min * (1.0 - 1e-12) or (strict and long[e, k] <= long_min):
+        if long[e, k] < long_min * (1.0 - _SLACK) or (strict and long[e, k] <= long_min):
             return LONG, long[e, k]
     for i in range(N):
         if not supply[e, i] > 0.0:
@@ -770,10 +863,11 @@ def _examine(e, N, arrays, long_min, strict, symmetry, M, x):
         if not _cholesky_solve(N, M, x):
             return DEFINITE, float(k)
     before = 0.0
-    if orders.shape[1] > 0:
-        for i in range(N):
-            x[i] = orders[e, i]
-        _sort(x)
+    for i in range(N):
+        x[i] = orders[e, i] if orders.shape[1] > 0 else 0.0
+    if per_position:
+        return _examine_power(N, wealth[e], short[e], long[e], x)
+    _sort(x)
     for i in range(N):
         # The most that can be spent on any i + 1 assets, after the largest sell orders in as many.
         power = 0.0
@@ -792,7 +886,7 @@ def examine_markets(first, last, N, arrays, long_min, strict, symmetry, reason, 
     """Why each of markets ``first`` to ``last - 1`` is not admissible (or ADMISSIBLE), and what was ``found``.
 
     ``arrays`` are beliefs, risk, wealth, limits, supply, orders, last prices, positions and cost with all but the first
-    axis flattened; those that are absent have no columns.
+    axis flattened; those that are absent have no columns. Limits are both per investor or both per position.
     """
     M, x = np.zeros((N, N)), np.zeros(N)
     for e in range(first, last):

@@ -470,22 +470,51 @@ def _find_prices(n, K, P, point, step, investors, slopes, response, market):
 
 
 @njit(**_INLINE)
+def _middle(i, n, short, long):
+    """Position i in the middle of an investor's limits (n,), and how far these are below and above it."""
+    low, high = 0.0, 0.0
+    alike = True
+    for j in range(n):
+        low -= short[j]
+        high += long[j]
+        alike = alike and short[j] == short[0] and long[j] == long[0]
+    if alike or not high > low:
+        return 1.0 / n, 1.0 / n + short[i], long[i] - 1.0 / n
+    # As shares of the width, so that a narrow one keeps its digits beside a large limit.
+    share = (long[i] + short[i]) / (high - low)
+    below = (1.0 - low) * share
+    return below - short[i], below, (high - 1.0) * share
+
+
+@njit(**_INLINE)
+def _implied_limits(i, n, short, long):
+    """What an investor's limits (n,) and its budget allow position i to be, at least and at most."""
+    low, high = 0.0, 0.0
+    for j in range(n):
+        if j != i:
+            low -= short[j]
+            high += long[j]
+    return max(-short[i], 1.0 - high), min(long[i], 1.0 - low)
+
+
+@njit(**_INLINE)
 def _start(n, K, costly, short, long, cost, point, investors, slopes):
-    """Equal weights, and shadow prices of the size of the forces on them."""
+    """The middle of the limits, and shadow prices of the size of the forces there."""
     for k in range(K):
         b = investors.who[k]
         force = 0.0
         for i in range(1, n):
             force = max(force, abs(slopes.plain[i, k]))
-        below, above = 1.0 / n + short[b], long[b] - 1.0 / n
-        product = max((force + investors.scale[k]) * min(below, above), investors.target[k])
+        nearest = np.inf
+        for i in range(n):
+            _, point.x[0, i, k], point.x[1, i, k] = _middle(i, n, short[b], long[b])
+            nearest = min(nearest, point.x[0, i, k], point.x[1, i, k])
+        product = max((force + investors.scale[k]) * nearest, investors.target[k])
         investors.n_pairs[k] = 2 * n
         for i in range(n):
             investors.counts[i, k] = 1.0
-            point.x[0, i, k] = below
-            point.x[1, i, k] = above
-            point.y[0, i, k] = product / below
-            point.y[1, i, k] = product / above
+            point.y[0, i, k] = product / point.x[0, i, k]
+            point.y[1, i, k] = product / point.x[1, i, k]
         if costly:
             for i in range(n - 1):
                 p = n + i
@@ -499,7 +528,7 @@ def _start(n, K, costly, short, long, cost, point, investors, slopes):
                     continue
                 investors.counts[p, k] = 1.0
                 investors.n_pairs[k] += 2
-                trade = 1.0 / n - investors.reference[i, k]
+                trade = point.w[i + 1, k] - investors.reference[i, k]
                 half = product / c
                 root = math.sqrt(half * half + trade * trade)
                 more = 0.5 * (half + root + abs(trade))
@@ -512,8 +541,10 @@ def _start(n, K, costly, short, long, cost, point, investors, slopes):
 
 
 @njit(**_INLINE)
-def _read(n, smoothing, beliefs, risk, wealth, short, long, supply, orders, costly, reference, base, investors, market):
-    """Gather the investors that choose; the others' money becomes orders. Prices start where limits allow demand."""
+def _read(n, smoothing, beliefs, risk, wealth, short, long, supply, orders, costly, reference, base, point, investors,
+          market):  # fmt: skip
+    """Gather the investors that choose, each in the middle of its limits; the others' money becomes orders. Prices
+    start where limits allow demand."""
     N = n - 1
     K = 0
     unit = 0.0
@@ -530,15 +561,17 @@ def _read(n, smoothing, beliefs, risk, wealth, short, long, supply, orders, cost
         if not W > 0.0:
             continue
         unit += W
-        # The budget implies these limits.
-        lower = max(-short[b], 1.0 - N * long[b])
-        upper = min(long[b], 1.0 + N * short[b])
-        for i in range(N):
-            most[i] += W * upper
-            least[i] += W * lower
-        if upper - lower <= _PINNED:
+        narrow = True
+        for i in range(n):
+            lower, upper = _implied_limits(i, n, short[b], long[b])
+            narrow = narrow and upper - lower <= _PINNED
+            if i > 0:
+                most[i - 1] += W * upper
+                least[i - 1] += W * lower
+            point.w[i, K] = _middle(i, n, short[b], long[b])[0]
+        if narrow:
             for i in range(N):
-                market.orders[i] += W / n
+                market.orders[i] += W * point.w[i + 1, K]
             continue
         investors.who[K] = b
         investors.wealth[K] = W
@@ -570,17 +603,17 @@ def _write(n, K, wealth, short, long, supply, orders, base, point, investors, ma
     for b in range(wealth.shape[0]):
         for i in range(n):
             if wealth[b] > 0.0:
-                weights[b, i] = 1.0 / n
+                weights[b, i] = _middle(i, n, short[b], long[b])[0]
             else:
                 weights[b, i] = 1.0 if i == 0 else 0.0
     for k in range(K):
         b = investors.who[k]
-        # Smoothed positions are inside their limits even where rounding would put them there.
-        lowest, highest = np.nextafter(-short[b], long[b]), np.nextafter(long[b], -short[b])
         for i in range(n):
+            # Smoothed positions are inside their limits even where rounding would put them there.
+            lowest, highest = np.nextafter(-short[b, i], long[b, i]), np.nextafter(long[b, i], -short[b, i])
             # From the nearer limit, so that a small distance keeps its digits where the limit is zero.
             below, above = point.x[0, i, k], point.x[1, i, k]
-            w = below - short[b] if below < above else long[b] - above
+            w = below - short[b, i] if below < above else long[b, i] - above
             weights[b, i] = min(max(w, lowest), highest)
     residual = 0.0
     floor = 1e-9
@@ -607,7 +640,7 @@ def clear_markets(first, last, smoothing, beliefs, risk, wealth, short_leverage,
     status is REJECTED on entry is passed over, one that is not cleared holds NaN.
 
     beliefs (E, B, N) log prices; risk (E, B, N, N); wealth (E, B), at most zero for an investor that demands nothing;
-    limits (E, B); supply (E, N) shares; orders (E, N) money; base (E, N) prices to start from. With ``costly``:
+    limits (E, B, N+1); supply (E, N) shares; orders (E, N) money; base (E, N) prices to start from. With ``costly``:
     reference (E, B, N) weights and cost (E, B, N) on each side of them.
     """
     _, B, N = beliefs.shape
@@ -637,11 +670,8 @@ def clear_markets(first, last, smoothing, beliefs, risk, wealth, short_leverage,
         short, long = short_leverage[e], long_leverage[e]
         K = _read(
             n, smoothing, beliefs[e], risk[e], wealth[e], short, long, supply[e], orders[e], costly, reference[row],
-            base[e], investors, market,
+            base[e], point, investors, market,
         )  # fmt: skip
-        for i in range(n):
-            for k in range(K):
-                point.w[i, k] = 1.0 / n
         _plain_gradient(N, K, market.u, point.w, investors, slopes)
         _start(n, K, costly, short, long, cost[row], point, investors, slopes)
         status[e], iterations[e] = _find_prices(n, K, P, point, step, investors, slopes, response, market)
@@ -666,8 +696,8 @@ def _bend(n, k, b, costly, short, long, weights, reference, cost, investors, sti
     """Curvature of the smoothed terms of investor b, which stands at place k."""
     tau = investors.target[k]
     for i in range(n):
-        bend.below[i, k] = 1.0 / (weights[b, i] + short[b])
-        bend.above[i, k] = 1.0 / (long[b] - weights[b, i])
+        bend.below[i, k] = 1.0 / (weights[b, i] + short[b, i])
+        bend.above[i, k] = 1.0 / (long[b, i] - weights[b, i])
         stiff[i, k] = tau * (bend.below[i, k] * bend.below[i, k] + bend.above[i, k] * bend.above[i, k])
     if not costly:
         return
@@ -759,8 +789,8 @@ def pull_back_markets(first, last, smoothing, risk, wealth, short_leverage, long
             by_tau = 0.0
             for i in range(n):
                 below, above = bend.below[i, k], bend.above[i, k]
-                short_bar[e, b] -= tau * a[i, k] * below * below
-                long_bar[e, b] += tau * a[i, k] * above * above
+                short_bar[e, b, i] = -(tau * a[i, k] * below * below)
+                long_bar[e, b, i] = tau * a[i, k] * above * above
                 by_tau += a[i, k] * (below - above)
             for i in range(N):
                 risky = a[i + 1, k]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
+
+from hmgym.arrays import namespace
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class ClearingSolution:
         converged: ``(E,)`` whether the residual is at most 1e-9 or the rounding of the demand's own sums.
         residual: ``(E,)`` ``max_i |sum_b h_bi - (S_i - D_i / p_i)| / S_i`` of the returned holdings.
         iterations: ``(E,)`` Newton steps.
-        short_leverage, long_leverage: ``(E, B)`` the limits that the portfolios obey.
+        short_leverage, long_leverage: the limits that the portfolios obey, ``(E, B)`` or ``(E, B, N+1)``.
         reasons: market index to the reason, for those that have not converged.
     """
 
@@ -59,7 +60,8 @@ class ClearingError(ValueError):
 
 
 def active_limits(weights: Tensor, short_leverage: Tensor, long_leverage: Tensor) -> Tensor:
-    """``ClearingSolution.active_limits`` of some investors: ``weights (..., N+1)`` with their limits ``(...)``."""
-    at_long = weights == long_leverage[..., None]
-    at_short = weights == -short_leverage[..., None]
-    return at_long.to(torch.int8) - at_short.to(torch.int8)
+    """``ClearingSolution.active_limits`` of ``weights (..., N+1)`` with limits ``(...)`` or ``(..., N+1)``."""
+    short, long = (x if x.ndim == weights.ndim else x[..., None] for x in (short_leverage, long_leverage))
+    xp = namespace(weights)
+    limits: Tensor = xp.signs(weights == long) - xp.signs(weights == -short)
+    return limits

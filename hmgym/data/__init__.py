@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from hmgym.data.prices import PriceHistory, PriceSource, read_prices, sp500_monthly, write_prices
+from hmgym.data.history import PriceHistory
+from hmgym.data.prices import PriceSource, read_prices, sp500_monthly, write_prices
 
 __all__ = ["PriceHistory", "PriceSource", "read_prices", "sp500_monthly", "write_prices"]

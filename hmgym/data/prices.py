@@ -1,7 +1,7 @@
-"""Price histories: read, checked, and thinned to month ends.
+"""Price histories from files and frames, and back to files.
 
-A history is a table of positive prices with ascending dates. It comes from a CSV file (plain or gzipped), a pandas
-frame, or the packaged file; whichever it was, every error names the source and, for a file, the line.
+A history comes from a CSV file (plain or gzipped), a pandas frame, or the packaged file; whichever it was, every error
+names the source and, for a file, the line.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ import csv
 import datetime
 import functools
 import gzip
+import io
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+
+from hmgym.data.history import PriceHistory, check_names, real_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,84 +29,6 @@ if TYPE_CHECKING:
 PriceSource: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | PriceHistory"
 
 _PACKAGED = "sp500_monthly.csv"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PriceHistory:
-    """Prices of several assets at ascending dates.
-
-    Args:
-        dates: T dates.
-        assets: N names.
-        prices: (T, N) prices, positive, in any currency.
-        source: where they came from, one line, used in error messages and reports.
-
-    Raises:
-        ValueError: a shape, a price or a date that cannot be used.
-    """
-
-    dates: tuple[datetime.date, ...]
-    assets: tuple[str, ...]
-    prices: NDArray[np.float64]
-    source: str = "prices"
-
-    def __post_init__(self) -> None:
-        prices = np.array(self.prices, dtype=np.float64)
-        if prices.shape != (len(self.dates), len(self.assets)):
-            raise ValueError(
-                f"{self.source}: `prices` must have shape (dates, assets) = {(len(self.dates), len(self.assets))}, "
-                f"got {prices.shape}"
-            )
-        _check_names(self.assets, self.source)
-        bad = np.argwhere(~(np.isfinite(prices) & (prices > 0.0)))
-        if bad.size:
-            row, column = (int(i) for i in bad[0])
-            raise ValueError(
-                f"{self.source}: prices must be positive and finite, got {prices[row, column]} for "
-                f"{self.assets[column]} on {self.dates[row]}"
-            )
-        for earlier, later in itertools.pairwise(self.dates):
-            if later <= earlier:
-                raise ValueError(f"{self.source}: dates must be strictly ascending, got {later} after {earlier}")
-        prices.setflags(write=False)
-        object.__setattr__(self, "prices", prices)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, PriceHistory):
-            return NotImplemented
-        return (self.dates, self.assets) == (other.dates, other.assets) and np.array_equal(self.prices, other.prices)
-
-    def __hash__(self) -> int:
-        return hash((self.dates, self.assets, self.prices.tobytes()))
-
-    @property
-    def log_returns(self) -> NDArray[np.float64]:
-        """Log returns between successive rows, (T-1, N)."""
-        return np.diff(np.log(self.prices), axis=0)
-
-    def month_ends(self) -> PriceHistory:
-        """The last row of every calendar month."""
-        months = [(date.year, date.month) for date in self.dates]
-        keep = [i for i, month in enumerate(months) if i + 1 == len(months) or months[i + 1] != month]
-        for i, after in itertools.pairwise(keep):
-            passed = 12 * (months[after][0] - months[i][0]) + months[after][1] - months[i][1]
-            if passed > 1:
-                raise ValueError(
-                    f"`source` must have prices in every month, got none between {self.dates[i]} and "
-                    f"{self.dates[after]} ({self.source})"
-                )
-        return PriceHistory(
-            dates=tuple(self.dates[i] for i in keep), assets=self.assets, prices=self.prices[keep], source=self.source
-        )
-
-    def select(self, assets: Sequence[str]) -> PriceHistory:
-        """The named assets, in the order asked for."""
-        unknown = [name for name in assets if name not in self.assets]
-        if unknown:
-            known = ", ".join(self.assets)
-            raise ValueError(f"`assets` must be among {known} ({self.source}), got {', '.join(unknown)}")
-        columns = [self.assets.index(name) for name in assets]
-        return PriceHistory(dates=self.dates, assets=tuple(assets), prices=self.prices[:, columns], source=self.source)
 
 
 @functools.cache
@@ -116,7 +39,7 @@ def sp500_monthly() -> PriceHistory:
     it, so its mean return is not an estimate of anything; the market de-means it.
     """
     text = resources.files(__package__).joinpath(_PACKAGED).read_text(encoding="utf-8")
-    return _from_lines(text.splitlines(), "monthly prices of 20 S&P 500 stocks (survivors)", min_assets=1, min_rows=3)
+    return _from_lines(io.StringIO(text), "monthly prices of 20 S&P 500 stocks (survivors)", min_assets=1, min_rows=3)
 
 
 def read_prices(source: PriceSource, *, min_assets: int = 1, min_rows: int = 3) -> PriceHistory:
@@ -148,40 +71,55 @@ def read_prices(source: PriceSource, *, min_assets: int = 1, min_rows: int = 3) 
 
 
 def write_prices(history: PriceHistory, path: str | os.PathLike[str], *, comments: Iterable[str] = ()) -> None:
-    """Write a history in the form that `read_prices` reads, at full precision."""
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        for comment in comments:
-            file.write(f"# {comment}\n")
-        file.write(",".join(("Date", *history.assets)) + "\n")
+    """Write a history in the form that `read_prices` reads, at full precision; gzipped where the name ends so."""
+    with _open(Path(path), "wt") as file:
+        for line in "\n".join(comments).splitlines():
+            file.write(f"# {line}\n")
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("Date", *history.assets))
         for date, row in zip(history.dates, history.prices, strict=True):
-            file.write(",".join((date.isoformat(), *(repr(float(price)) for price in row))) + "\n")
+            table.writerow((date.isoformat(), *(repr(float(price)) for price in row)))
+
+
+def _open(path: Path, mode: Literal["rt", "wt"]) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, mode, encoding="utf-8", newline="")
+    return open(path, mode, encoding="utf-8", newline="")
 
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        if path.suffix == ".gz":
-            with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-                yield from file
-        else:
-            with open(path, encoding="utf-8", newline="") as file:
-                yield from file
+        with _open(path, "rt") as file:
+            yield from file
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read as a CSV file of prices: {error}") from error
+
+
+def _rows(lines: Iterable[str], source: str) -> Iterator[tuple[str, list[str]]]:
+    """Where each row begins, and its cells; a cell in quotes may hold commas and go on in the next line."""
+    numbered = enumerate(lines, start=1)
+    for number, line in numbered:
+        text = line.lstrip("\ufeff").lstrip()
+        if not text or text.startswith("#"):
+            continue
+        where = f"{source}, line {number}"
+        try:
+            cells = next(csv.reader(itertools.chain([text], (more for _, more in numbered)), strict=True))
+        except csv.Error as error:
+            raise ValueError(f"{where}: cannot be read as a row of a CSV file: {error}") from error
+        yield where, [cell.strip() for cell in cells]
 
 
 def _from_lines(lines: Iterable[str], source: str, *, min_assets: int, min_rows: int) -> PriceHistory:
     assets: tuple[str, ...] | None = None
     dates: list[datetime.date] = []
     rows: list[list[float]] = []
-    for number, line in enumerate(lines, start=1):
-        text = line.strip().lstrip("\ufeff")
-        if not text or text.startswith("#"):
-            continue
-        where = f"{source}, line {number}"
-        cells = [cell.strip() for cell in next(csv.reader([text]))]
+    for where, cells in _rows(lines, source):
         if assets is None:
+            if _is_date(cells[0]):
+                raise ValueError(f"{where}: expected a header that names the columns, got a row of {cells[0]}")
             assets = tuple(cells[1:])
-            _check_names(assets, where)
+            check_names(assets, where)
             if len(assets) < min_assets:
                 raise ValueError(f"{where}: expected a date and at least {min_assets} price columns, got {len(assets)}")
             continue
@@ -200,14 +138,13 @@ def _from_lines(lines: Iterable[str], source: str, *, min_assets: int, min_rows:
 
 def _from_frame(frame: pd.DataFrame) -> PriceHistory:
     source = "price frame"
-    try:
-        prices = frame.to_numpy(dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{source}: expected numbers in every column: {error}") from error
+    names = tuple(str(name).strip() for name in frame.columns)
+    check_names(names, source)
+    columns = [real_numbers(name, frame.iloc[:, i].to_numpy(), source) for i, name in enumerate(names)]
     return PriceHistory(
         dates=tuple(_label_date(label, source) for label in frame.index),
-        assets=tuple(str(name) for name in frame.columns),
-        prices=prices,
+        assets=names,
+        prices=np.stack(columns, axis=1),
         source=source,
     )
 
@@ -233,6 +170,14 @@ def _date(cell: str, where: str) -> datetime.date:
         raise ValueError(f"{where}: expected a date YYYY-MM-DD in the first column, got {cell!r}") from None
 
 
+def _is_date(cell: str) -> bool:
+    try:
+        datetime.datetime.fromisoformat(cell)
+    except ValueError:
+        return False
+    return True
+
+
 def _price(cell: str, name: str, where: str) -> float:
     try:
         price = float(cell)
@@ -241,13 +186,6 @@ def _price(cell: str, name: str, where: str) -> float:
     if not (price > 0.0 and math.isfinite(price)):
         raise ValueError(f"{where}: the price of {name} must be a positive number, got {cell!r}")
     return price
-
-
-def _check_names(assets: Sequence[str], where: str) -> None:
-    if not assets:
-        raise ValueError(f"{where}: expected at least one price column, got none")
-    if len(set(assets)) != len(assets) or "" in assets:
-        raise ValueError(f"{where}: every price column needs a name of its own, got {', '.join(map(repr, assets))}")
 
 
 def _check_size(n_assets: int, n_rows: int, source: str, min_assets: int, min_rows: int) -> None:

@@ -236,7 +236,7 @@ class DifferentiableMarkets:
         if len(stored["generators"]) != self.num_markets:
             raise ValueError(f"`stored` must be of {self.num_markets} markets, got {len(stored['generators'])}")
         device = self.market.device
-        self._state = MarketState.from_tensors({name: value.to(device) for name, value in stored["state"].items()})
+        self._state = self.state.with_tensors({name: value.to(device) for name, value in stored["state"].items()})
         self._elapsed = stored["elapsed"].numpy().copy()
         self._finished = stored["finished"].numpy().copy()
         self._shocks.load_state_dict(stored["shocks"])

@@ -9,15 +9,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from hmgym.analysis.figures import LEARNER, LEARNERS_END
+
 FloatArray = npt.NDArray[np.float64]
 
-INK, MUTED, GRID, PAPER = "#262a33", "#787f8c", "#e2e5eb", "#ffffff"
-LEARNER = "#c83e32"
-LEARNERS_END = "#f0aa3c"
-"""The last of several learners; those between are mixed."""
-CROWD = "#606878"
 _LEAST_TICKS = 3
-ASSETS = ("#1f63b0", "#de8420", "#228b5e", "#8957a8", "#78563c", "#0096aa")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +44,7 @@ class Panel:
         log: whether the axis is logarithmic; all values are then above 0.
         floor: a value that the axis includes, None for none.
         wide: whether it takes a whole row of the picture.
+        compared: whether its first line may be shown beside those of other policies on the same shocks.
     """
 
     title: str
@@ -56,6 +53,7 @@ class Panel:
     log: bool = False
     floor: float | None = None
     wide: bool = False
+    compared: bool = False
 
 
 class Series(Protocol):

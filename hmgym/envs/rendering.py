@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hmgym.envs.panels import GRID, INK, MUTED, PAPER, FloatArray, Line, Panel, Series, log_ticks, mixed, rgb
+from hmgym.analysis.figures import GRID, INK, MUTED, PAPER
+from hmgym.envs.panels import FloatArray, Line, Panel, Series, log_ticks, mixed, rgb
 
 FRAME_SIZE = (960, 640)
 """Width and height of a frame in pixels."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from hmgym.arrays import namespace, to_torch
 from hmgym.market import Market, Shocks
-
-_FIELDS = tuple(field.name for field in fields(Shocks))
 
 
 class ShockStream:
@@ -57,8 +55,8 @@ class ShockStream:
             shocks = self._ahead.period(first)
             self._served_views = True
         else:
-            flat = torch.from_numpy(here * here.size + np.arange(here.size))
-            shocks = _map(lambda ahead: ahead.flatten(0, 1).index_select(0, flat), self._ahead)
+            flat = here * here.size + np.arange(here.size)
+            shocks = self._ahead.map(lambda ahead: ahead.reshape(-1, *ahead.shape[2:])[flat])
         return shocks
 
     def advance(self, frozen: npt.NDArray[np.bool_] | None = None) -> None:
@@ -67,30 +65,31 @@ class ShockStream:
 
     def state_dict(self) -> dict[str, Any]:
         """What was drawn ahead and how much of it was served, as tensors."""
-        ahead = {} if self._ahead is None else {name: getattr(self._ahead, name).clone() for name in _FIELDS}
+        ahead = {} if self._ahead is None else {name: to_torch(x).clone() for name, x in self._ahead.tensors.items()}
         return {"position": torch.from_numpy(self._position.copy()), "ahead": ahead}
 
     def load_state_dict(self, stored: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         self._position = stored["position"].numpy().copy()
-        self._ahead = Shocks(**stored["ahead"]) if stored["ahead"] else None
+        self._ahead = Shocks(stored["ahead"]) if stored["ahead"] else None
         self._served_views = True
 
     def _refill(self, rows: npt.NDArray[np.int64], generators: Sequence[np.random.Generator]) -> None:
         fresh = self._market.draw_shocks([generators[row] for row in rows], periods=self._periods)
         if rows.size == len(generators):
-            self._ahead = _map(torch.Tensor.contiguous, fresh)
+            self._ahead = fresh.map(_own)
         else:
             assert self._ahead is not None
             if self._served_views:
                 # The last period's shocks may still be asked for, and are views of what would be overwritten.
-                self._ahead = _map(torch.Tensor.clone, self._ahead)
+                self._ahead = self._ahead.map(_own)
                 self._served_views = False
-            index = torch.from_numpy(rows)
-            for name in _FIELDS:
-                getattr(self._ahead, name).index_copy_(1, index, getattr(fresh, name))
+            for name, ahead in self._ahead.tensors.items():
+                ahead[:, rows] = fresh.tensors[name]
         self._position[rows] = 0
 
 
-def _map(function: Callable[[torch.Tensor], torch.Tensor], shocks: Shocks) -> Shocks:
-    return Shocks(**{name: function(getattr(shocks, name)) for name in _FIELDS})
+def _own(x: torch.Tensor) -> torch.Tensor:
+    """A contiguous copy."""
+    copied: torch.Tensor = namespace(x).copy(x)
+    return copied

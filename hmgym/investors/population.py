@@ -1,7 +1,8 @@
-"""Populations: cohorts of investors, the traits each investor draws, and the belief that follows from them.
+"""The population of the default market: who sits where, the traits each investor draws, and the belief that follows.
 
-Seats are fixed: learners first, then fundamentalists, trend followers, sentiment traders. Who sits on a seat is drawn
-from shocks when the market starts, and again when a ruined investor is replaced.
+One cohort, so that all of them are one tensor. Seats are fixed: learners first, then fundamentalists, trend followers,
+sentiment traders. Who sits on a seat is drawn from shocks when the market starts, and again when a ruined investor is
+replaced.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 import math
 import numbers
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from hmgym.investors.fundamentalist import expected_correction
-from hmgym.investors.trend_follower import expected_continuation
+from hmgym.arrays import namespace, placed
+from hmgym.investors.cohort import Optimisers, View
+from hmgym.investors.draws import Draws, Layout
+from hmgym.investors.fundamentalist import expected_correction, next_error
+from hmgym.investors.sentiment import next_sentiment
+from hmgym.investors.trend_follower import expected_continuation, next_trend
 
 TRAIT_DRAWS = 6  # news weight, pull or gain, risk aversion, horizon, short limit, long limit
 _SMALLEST_TAIL = 0.01  # the Pareto distribution is cut here, so that no target share comes near one
@@ -116,16 +121,30 @@ class Traits:
     long_leverage: Tensor  # (E, B)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PopulationMemory:
+    """What the investors of a population carry from month to month."""
+
+    exogenous_fields: ClassVar[tuple[str, ...]] = ("error", "sentiment")
+
+    traits: Traits
+    trend: Tensor  # (E, B, N) each investor's own average of returns
+    error: Tensor  # (E, B, N) private error in log value
+    sentiment: Tensor  # (E, B, N)
+
+
 class Population:
-    """The seats of one kind of market, as constants on a device, and what is drawn for them.
+    """The seats of one kind of market, as constants on a device, and what is drawn for them: a `Cohort`.
 
     Args:
         config: cohorts and ranges.
         n_investors: B, learners included.
         n_learners: L, the first seats.
         learner_share: target share of all wealth of each learner.
+        others_share: share of all wealth of investors outside this population.
+        growth: mean monthly log return, which trends start from.
         covariance: (N, N) monthly return covariance that risk is measured with.
-        device: where the constants live.
+        device: where the constants live; None for arrays in place of tensors.
     """
 
     def __init__(
@@ -136,11 +155,13 @@ class Population:
         n_learners: int,
         learner_share: float,
         covariance: Tensor,
-        device: torch.device,
+        growth: float,
+        device: torch.device | None,
+        others_share: float = 0.0,
     ) -> None:
-        self.config = config
-        self.n_investors, self.n_learners = n_investors, n_learners
-        self._learners_share = learner_share
+        self.config, self.optimises = config, True
+        self.seats, self.n_learners = n_investors, n_learners
+        self._learners_share, self._others_share, self._growth = learner_share, others_share, growth
         n_background = n_investors - n_learners
         self.cohort_sizes = config.cohort_sizes(n_background)
         fundamentalists, trend_followers, _ = self.cohort_sizes
@@ -173,47 +194,110 @@ class Population:
         decay = 1.0 / memories[(seat - first_trend) % len(memories)]
 
         def on_device(tensor: Tensor) -> Tensor:
-            return tensor.to(device=device, dtype=torch.float64)
+            constant: Tensor = placed(tensor.to(torch.float64), device)
+            return constant
 
         self._low, self._width = on_device(low), on_device(width)
-        self._is_trend_follower = on_device(follows).unsqueeze(-1)  # (B, 1)
-        self._covariance = on_device(covariance)
-        self.trend_decay = on_device(torch.where(follows, decay, 1.0 / memories.max())).view(1, -1, 1)
+        self._is_trend_follower = on_device(follows.unsqueeze(-1))  # (B, 1)
+        self._covariance = covariance
+        self.trend_decay = on_device(torch.where(follows, decay, 1.0 / memories.max()).view(1, -1, 1))
         fundamental_seat = ((seat >= n_learners) & (seat < first_trend)).double()
-        self.error_innovation = on_device(config.error_innovation * fundamental_seat).view(1, -1, 1)
-        self.sentiment_innovation = on_device(config.sentiment_innovation * background).view(1, -1, 1)
-        self.signal_weight = on_device(learner.signal_weight * (1.0 - background)).view(1, -1, 1)
+        self.error_innovation = on_device((config.error_innovation * fundamental_seat).view(1, -1, 1))
+        self.sentiment_innovation = on_device((config.sentiment_innovation * background).view(1, -1, 1))
+        self.signal_weight = on_device((learner.signal_weight * (1.0 - background)).view(1, -1, 1))
 
-    def draw_traits(self, uniforms: Tensor) -> Traits:
-        """Traits from uniforms (E, B, TRAIT_DRAWS)."""
-        drawn = self._low + self._width * uniforms
-        news_weight, reaction, aversion, horizon, short, long = drawn.unbind(-1)
-        reaction = reaction.unsqueeze(-1)
-        return Traits(
-            news_weight=news_weight.unsqueeze(-1),
-            pull=reaction * (1.0 - self._is_trend_follower),
-            trend_gain=reaction * self._is_trend_follower,
-            risk=(0.5 * aversion * horizon)[..., None, None] * self._covariance,
-            short_leverage=short.contiguous(),
-            long_leverage=long.contiguous(),
+        each = (n_investors, covariance.shape[0])
+        self.first_draws = Layout(
+            normals={"error": each, "sentiment": each},
+            uniforms={"traits": (n_investors, TRAIT_DRAWS), "wealth": (n_investors,)},
+        )
+        self.monthly_draws = Layout(
+            innovations={"error": each, "sentiment": each}, uniforms={"newcomers": (n_investors, TRAIT_DRAWS)}
         )
 
-    def draw_target_shares(self, uniforms: Tensor) -> Tensor:
-        """Target shares of all wealth (E, B) from uniforms: fixed for learners, Pareto (cut at 1 %) for the rest.
+    # A cohort
+
+    def target_shares(self, draws: Draws, n_markets: int) -> Tensor:
+        """Target shares of all wealth (E, B): fixed for learners, Pareto (cut at 1 %) for the rest.
 
         A cohort's target is its share of the background seats, whoever is rich in it: were the rich all among those
         that ignore value, nobody would have the money to pull prices back to it.
         """
-        exponential = -torch.log(uniforms.clamp(min=_SMALLEST_TAIL))
-        pareto = torch.exp(exponential / self.config.wealth_tail)
-        pieces = [torch.full_like(pareto[:, : self.n_learners], self._learners_share)]
-        rest = 1.0 - self._learners_share * self.n_learners
-        first, n_background = self.n_learners, self.n_investors - self.n_learners
+        xp = namespace(draws.wealth)
+        exponential = -xp.log(xp.at_least(draws.wealth, _SMALLEST_TAIL))
+        pareto = xp.exp(exponential / self.config.wealth_tail)
+        pieces = [xp.full_like(pareto[:, : self.n_learners], self._learners_share)]
+        rest = 1.0 - self._learners_share * self.n_learners - self._others_share
+        first, n_background = self.n_learners, self.seats - self.n_learners
         for size in self.cohort_sizes:
             cohort = pareto[:, first : first + size]
-            pieces.append(rest * size / n_background * (cohort / cohort.sum(-1, keepdim=True)))
+            pieces.append(rest * size / n_background * (cohort / cohort.sum(-1)[..., None]))
             first += size
-        return torch.cat(pieces, 1)
+        shares: Tensor = xp.concatenate(pieces, 1)
+        return shares
+
+    def start(self, draws: Draws, n_markets: int) -> PopulationMemory:
+        """Private errors and sentiment from their stationary distributions, trends from the mean growth."""
+        config = self.config
+        error_spread = self.error_innovation / (1.0 - config.error_persistence**2) ** 0.5
+        sentiment_spread = self.sentiment_innovation / (1.0 - config.sentiment_persistence**2) ** 0.5
+        return PopulationMemory(
+            traits=self.draw_traits(draws.traits),
+            trend=namespace(draws.error).full_like(draws.error, self._growth),
+            error=error_spread * draws.error,
+            sentiment=sentiment_spread * draws.sentiment,
+        )
+
+    def demand(self, view: View, memory: PopulationMemory) -> Optimisers:
+        """Beliefs from what everybody may know, limits and risk from the traits."""
+        traits = memory.traits
+        return Optimisers(self.beliefs(view, memory), traits.risk, traits.short_leverage, traits.long_leverage)
+
+    def remember(self, memory: PopulationMemory, log_return: Tensor, draws: Draws) -> PopulationMemory:
+        """Trends take the return in; errors and sentiment move on."""
+        config = self.config
+        return PopulationMemory(
+            traits=memory.traits,
+            trend=next_trend(memory.trend, self.trend_decay, log_return[:, None]),
+            error=next_error(memory.error, config.error_persistence, self.error_innovation, draws.error),
+            sentiment=next_sentiment(
+                memory.sentiment, config.sentiment_persistence, self.sentiment_innovation, draws.sentiment
+            ),
+        )
+
+    def replace(self, memory: PopulationMemory, ruined: Tensor, draws: Draws | None) -> PopulationMemory:
+        """Newcomers draw traits and have no error or mood yet; the trend they see is the seat's."""
+        xp = namespace(ruined)
+        if draws is None:
+            uniforms = xp.broadcast_to(xp.floats(ruined & ~ruined)[..., None], (*ruined.shape, TRAIT_DRAWS))
+        else:
+            uniforms = draws.newcomers
+        newcomers = self.draw_traits(uniforms)
+        chosen = {}
+        for item in fields(Traits):
+            old = getattr(memory.traits, item.name)
+            mask = ruined.reshape(*ruined.shape, *[1] * (old.ndim - 2))
+            chosen[item.name] = xp.where(mask, getattr(newcomers, item.name), old)
+        kept = xp.floats(~ruined)[..., None]
+        return PopulationMemory(
+            traits=Traits(**chosen), trend=memory.trend, error=memory.error * kept, sentiment=memory.sentiment * kept
+        )
+
+    # Its parts
+
+    def draw_traits(self, uniforms: Tensor) -> Traits:
+        """Traits from uniforms (E, B, TRAIT_DRAWS)."""
+        drawn = self._low + self._width * uniforms
+        news_weight, reaction, aversion, horizon, short, long = (drawn[..., trait] for trait in range(TRAIT_DRAWS))
+        reaction, copied = reaction[..., None], namespace(drawn).copy
+        return Traits(
+            news_weight=copied(news_weight)[..., None],
+            pull=reaction * (1.0 - self._is_trend_follower),
+            trend_gain=reaction * self._is_trend_follower,
+            risk=(0.5 * aversion * horizon)[..., None, None] * self._covariance,
+            short_leverage=copied(short),
+            long_leverage=copied(long),
+        )
 
     def required_discount(self, cash_ratio: float) -> Tensor:
         """Log discount of price to value (N,) at which an average background investor would hold the market.
@@ -228,46 +312,24 @@ class Population:
         tolerance = _mean_reciprocal(config.risk_aversion) * _mean_reciprocal(config.horizon_months)
         required = weight * self._covariance.sum(-1) / tolerance
         if average_pull == 0.0:
-            return torch.zeros_like(required)
-        return ((required - config.drift) / average_pull).clamp(-1.0, 1.0)
+            return 0.0 * required
+        xp = namespace(required)
+        discount: Tensor = xp.at_most(xp.at_least((required - config.drift) / average_pull, -1.0), 1.0)
+        return discount
 
-    def beliefs(
-        self,
-        traits: Traits,
-        *,
-        log_price: Tensor,
-        log_value: Tensor,
-        news: Tensor,
-        signal: Tensor,
-        error: Tensor,
-        trend: Tensor,
-        sentiment: Tensor,
-    ) -> Tensor:
+    def beliefs(self, view: View, memory: PopulationMemory) -> Tensor:
         """Expected log price next month of every investor, (E, B, N).
 
         m = log p + drift + ν·news + pull·(log v − news − log p + e) + gain·x + s + (learners) signal_weight·signal
-
-        Args:
-            traits: who sits where.
-            log_price, log_value, news, signal: (E, N); the value already holds this month's news.
-            error, trend, sentiment: (E, B, N).
         """
-        mispricing = (log_value - news - log_price).unsqueeze(1)
-        belief = (log_price + self.config.drift).unsqueeze(1) + traits.news_weight * news.unsqueeze(1)
-        belief = belief + expected_correction(traits.pull, mispricing, error)
-        belief = belief + expected_continuation(traits.trend_gain, trend) + sentiment
+        traits, log_price, news = memory.traits, view.log_price, view.news
+        mispricing = (view.log_value - news - log_price)[:, None]
+        belief = (log_price + self.config.drift)[:, None] + traits.news_weight * news[:, None]
+        belief = belief + expected_correction(traits.pull, mispricing, memory.error)
+        belief = belief + expected_continuation(traits.trend_gain, memory.trend) + memory.sentiment
         if self.n_learners:
-            belief = belief + self.signal_weight * signal.unsqueeze(1)
+            belief = belief + self.signal_weight * view.signal[:, None]
         return belief
-
-    def replace(self, traits: Traits, newcomers: Traits, ruined: Tensor) -> Traits:
-        """`traits` with the rows of the `ruined` (E, B) taken from `newcomers`."""
-        chosen = {}
-        for item in fields(Traits):
-            old = getattr(traits, item.name)
-            mask = ruined.view(ruined.shape + (1,) * (old.dim() - 2))
-            chosen[item.name] = torch.where(mask, getattr(newcomers, item.name), old)
-        return Traits(**chosen)
 
 
 def _mean_reciprocal(bounds: tuple[float, float]) -> float:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hmgym.checks import integer
 from hmgym.data import PriceHistory, PriceSource, read_prices, sp500_monthly
 from hmgym.investors import PopulationConfig
+from hmgym.market.registry import COHORTS, MECHANISMS, SCENARIOS, registered
 
 # The packaged stocks in the order a market takes them: three large ones of different trades first, the others by name.
 _DEFAULT_ORDER = (
@@ -36,6 +37,12 @@ class MarketConfig:
     n_learners: int = 1
     """L, the first L investors"""
     population: PopulationConfig = field(default_factory=PopulationConfig)
+    cohorts: tuple[Any, ...] = ()
+    """investors that join the population, on seats among the B: parameters of cohorts, or their registered names"""
+    scenario: str = "crowd"
+    """who is in the market, by the name in `hmgym.market.registry.SCENARIOS`"""
+    price_mechanism: str = "clearing"
+    """how prices come about, by the name in `hmgym.market.registry.MECHANISMS`"""
 
     fundamentals: str = "bootstrap"
     """"bootstrap" (blocks of the history) or "gaussian" (the same mean and covariance)"""
@@ -93,6 +100,9 @@ class MarketConfig:
             object.__setattr__(self, name, integer(name, getattr(self, name), least))
         if self.n_investors < self.n_learners + 2:
             raise ValueError(f"`n_investors` must be >= n_learners + 2 = {self.n_learners + 2}, got {self.n_investors}")
+        registered("scenario", self.scenario, SCENARIOS)
+        registered("price_mechanism", self.price_mechanism, MECHANISMS)
+        self._check_cohorts()
         if self.fundamentals not in ("bootstrap", "gaussian"):
             raise ValueError(f'`fundamentals` must be "bootstrap" or "gaussian", got {self.fundamentals!r}')
         for name, low, high in (
@@ -148,6 +158,29 @@ class MarketConfig:
                 "`history` must have linearly independent returns (smallest eigenvalue of their correlation > 1e-8), "
                 f"got {smallest:.3g} for {', '.join(history.assets)} ({history.source})"
             )
+
+    def _check_cohorts(self) -> None:
+        if not isinstance(self.cohorts, (tuple, list)):
+            raise ValueError(f"`cohorts` must be a tuple of names or parameters of cohorts, got {self.cohorts!r}")
+        cohorts = tuple(
+            registered("cohorts", cohort, COHORTS)() if isinstance(cohort, str) else cohort for cohort in self.cohorts
+        )
+        parts = ("name", "seats", "wealth_share", "build")
+        for cohort in cohorts:
+            if isinstance(cohort, type) or not all(hasattr(cohort, part) for part in parts):
+                raise ValueError(
+                    f"`cohorts` must hold parameters of cohorts (`hmgym.investors.cohort.CohortConfig`), got {cohort!r}"
+                )
+        object.__setattr__(self, "cohorts", cohorts)
+        seats = sum(cohort.seats for cohort in cohorts)
+        if seats and self.n_investors < self.n_learners + 2 + seats:
+            raise ValueError(
+                f"`n_investors` must be >= n_learners + 2 + the {seats} seats of `cohorts` = "
+                f"{self.n_learners + 2 + seats}, got {self.n_investors}"
+            )
+        share = self.learner_share * self.n_learners + sum(cohort.wealth_share for cohort in cohorts)
+        if cohorts and not share < 1.0:
+            raise ValueError(f"`cohorts` and learners must leave some of all wealth to the population, got {share:g}")
 
     @classmethod
     def from_prices(

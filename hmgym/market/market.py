@@ -4,43 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hmgym.clearing import ClearingError, ClearingSolution, clear_unchecked
-from hmgym.investors import Population
-from hmgym.investors.fundamentalist import next_error
-from hmgym.investors.population import TRAIT_DRAWS
-from hmgym.investors.sentiment import next_sentiment
-from hmgym.investors.trend_follower import next_trend
+from hmgym.arrays import namespace, to_numpy
+from hmgym.clearing import ClearingError
 from hmgym.market.config import MarketConfig
+from hmgym.market.demand import Demand, Trade
 from hmgym.market.fundamentals import Fundamentals
 from hmgym.market.inference import NewsPosterior
-from hmgym.market.initial import initial_state
-from hmgym.market.replacement import replace_ruined
-from hmgym.market.settlement import Settlement, settle
-from hmgym.market.shocks import (
-    InitialShocks,
-    Shocks,
-    as_generators,
-    draw,
-    initial_layout,
-    period_layout,
-)
+from hmgym.market.mechanisms import PriceMechanism
+from hmgym.market.registry import MECHANISMS, SCENARIOS, numpy_ready, registered
+from hmgym.market.scenario import Scenario
+from hmgym.market.shocks import InitialShocks, Shocks, as_generators, draw
 from hmgym.market.state import Action, MarketState, Outcome
-
-
-class _Demand(NamedTuple):
-    """What the investors bring to the clearing."""
-
-    log_price: Tensor  # (E, N) last close
-    beliefs: Tensor  # (E, B, N)
-    risk: Tensor  # (E, B, N, N)
-    short_leverage: Tensor  # (E, B)
-    long_leverage: Tensor  # (E, B)
 
 
 class Market:
@@ -52,25 +33,38 @@ class Market:
     Args:
         config: what the markets are made of.
         device: where tensors live; shocks are drawn with numpy and moved there.
+        arrays: "torch", or "numpy": states, shocks and outcomes are then numpy arrays on the CPU, without gradients,
+            the same to rounding, and a small market takes half the time. Not every part of a market may be
+            `numpy_ready`.
+
+    Raises:
+        ValueError: an argument is none of these, or a part of the market takes tensors only.
     """
 
-    def __init__(self, config: MarketConfig | None = None, *, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, config: MarketConfig | None = None, *, device: str | torch.device = "cpu", arrays: str = "torch"
+    ) -> None:
         self.config = config = MarketConfig() if config is None else config
+        if not isinstance(config, MarketConfig):
+            raise ValueError(f"`config` must be a MarketConfig or None, got {config!r}")
+        if arrays not in ("torch", "numpy"):
+            raise ValueError(f'`arrays` must be "torch" or "numpy", got {arrays!r}')
+        if arrays == "numpy" and not numpy_ready(config):
+            raise ValueError('`arrays` must be "torch": a part of this market takes tensors only, got "numpy"')
+        self.arrays = arrays
         self.device = torch.device(device)
-        self.fundamentals = Fundamentals(config, self.device)
-        self.news_posterior = NewsPosterior(config, self.fundamentals)
-        self.population = Population(
-            config.population,
-            n_investors=config.n_investors,
-            n_learners=config.n_learners,
-            learner_share=config.learner_share,
-            covariance=self.fundamentals.covariance,
-            device=self.device,
-        )
-        self._period_layout = period_layout(config.n_investors, config.n_assets)
-        self._initial_layout = initial_layout(config.n_investors, config.n_assets)
+        self._placement = None if arrays == "numpy" else self.device
+        self.fundamentals = Fundamentals(config, self._placement)
+        self.mechanism: PriceMechanism = registered("price_mechanism", config.price_mechanism, MECHANISMS)(config)
+        self.scenario: Scenario = registered("scenario", config.scenario, SCENARIOS)(config, self.fundamentals)
+        self._initial_layout, self._period_layout = self.scenario.layouts
         self._least_long = 1.0 / (config.n_assets + 1)
         self._variance_decay = 1.0 / config.volatility_memory_months
+
+    @cached_property
+    def news_posterior(self) -> NewsPosterior:
+        """What can be known of next month's news; in tensors."""
+        return NewsPosterior(self.config, Fundamentals(self.config, self.device))
 
     # Shocks
 
@@ -79,8 +73,8 @@ class Market:
     ) -> InitialShocks:
         """What E markets start from; one generator a market, or a single one spawned into `n_markets`."""
         listed = as_generators(generators, n_markets)
-        drawn = draw(listed, self._initial_layout, 1, self.device)
-        return InitialShocks(**{name: tensor[0] for name, tensor in drawn.items()})
+        drawn = draw(listed, self._initial_layout, 1, self._placement)
+        return InitialShocks({name: tensor[0] for name, tensor in drawn.items()})
 
     def draw_shocks(
         self,
@@ -92,31 +86,32 @@ class Market:
         """One period's shocks, or those of k `periods` with a leading dimension k: the same numbers as k calls."""
         listed = as_generators(generators, n_markets)
         if periods is None:
-            drawn = draw(listed, self._period_layout, 1, self.device)
-            return Shocks(**{name: tensor[0] for name, tensor in drawn.items()})
+            drawn = draw(listed, self._period_layout, 1, self._placement)
+            return Shocks({name: tensor[0] for name, tensor in drawn.items()})
         if periods < 1:
             raise ValueError(f"`periods` must be >= 1, got {periods}")
-        return Shocks(**draw(listed, self._period_layout, periods, self.device))
+        return Shocks(draw(listed, self._period_layout, periods, self._placement))
 
     # State
 
     def initial(self, shocks: InitialShocks) -> MarketState:
-        """E markets at the start: everybody holds the same portfolio, in proportion to its target wealth."""
-        return initial_state(self.config, self.population, self.fundamentals, shocks)
+        """E markets at the start."""
+        state = self.scenario.initial(shocks)
+        extra = {name: namespace(state.prices).zeros_like(state.prices[:, 0]) for name in self.mechanism.accounts}
+        return replace(state, accounts={**state.accounts, **extra}) if extra else state
 
     def beliefs(self, state: MarketState) -> Tensor:
-        """Expected log price next month of every investor, (E, B, N), a learner's when no action says otherwise."""
-        return self._beliefs(state, torch.log(state.prices))
+        """Expected log price next month (E, O, N) of all whose portfolios are solved, as no action says otherwise."""
+        return self.scenario.demand(state, None).beliefs
 
     def own_action(self, state: MarketState) -> Action:
         """The learners' own limits and beliefs, the action that changes nothing."""
-        n = self.config.n_learners
-        traits = state.traits
+        n, own = self.config.n_learners, self.scenario.demand(state, None)
         return Action(
-            short_leverage=traits.short_leverage[:, :n],
-            long_leverage=traits.long_leverage[:, :n],
-            beliefs=self.beliefs(state)[:, :n],
-            risk_scale=torch.ones_like(traits.short_leverage[:, :n]),
+            short_leverage=own.short_leverage[:, :n],
+            long_leverage=own.long_leverage[:, :n],
+            beliefs=own.beliefs[:, :n],
+            risk_scale=namespace(state.unit_value).ones_like(state.unit_value),
         )
 
     def seated(self, state: MarketState) -> MarketState:
@@ -124,8 +119,7 @@ class Market:
 
         Learners' traits are not drawn, so a learner that takes a seat can know all that it may know before it acts.
         """
-        not_drawn = state.cash.new_zeros(*state.cash.shape, TRAIT_DRAWS)
-        return replace_ruined(self.population, state, not_drawn)[0]
+        return self.scenario.open(state, None)[0]
 
     def imagine(self, state: MarketState, uniforms: Tensor) -> MarketState:
         """The state with `next_news`, `block_row` and `block_left` drawn from what signal and regime tell of them.
@@ -162,14 +156,14 @@ class Market:
         if errors not in ("raise", "mark"):
             raise ValueError(f'`errors` must be "raise" or "mark", got {errors!r}')
         self._check_sizes(state, shocks)
-        state, estate = replace_ruined(self.population, state, shocks.newcomers)
-        demand = self._demand(state, action)
-        solution = self._clear(state, demand)
-        if errors == "raise" and not bool(solution.converged.all()):
-            failed = torch.nonzero(~solution.converged).flatten().tolist()
-            reasons = {market: f"residual {float(solution.residual[market]):.1e}" for market in failed}
-            raise ClearingError(reasons, solution, len(solution.converged))
-        return self._close(state, demand, solution, shocks, estate)
+        state, promised = self.scenario.open(state, shocks)
+        demand = self._demand(state, promised, action)
+        trade = self.mechanism(state, demand, shocks)
+        if errors == "raise" and not bool(trade.converged.all()):
+            failed = np.flatnonzero(~to_numpy(trade.converged)).tolist()
+            reasons = {market: f"residual {float(trade.residual[market]):.1e}" for market in failed}
+            raise ClearingError(reasons, trade.solution, len(trade.converged))
+        return self._close(state, promised, demand, trade, shocks)
 
     def log_prices(self, state: MarketState, action: Action | None, shocks: Shocks) -> Tensor:
         """Log prices (E, N) at which a transition with these arguments clears; NaN where a market does not.
@@ -177,8 +171,10 @@ class Market:
         Of the shocks only the traits of newcomers count, and these only where somebody is ruined.
         """
         self._check_sizes(state, shocks)
-        state, _ = replace_ruined(self.population, state, shocks.newcomers)
-        return torch.log(self._clear(state, self._demand(state, action)).prices)
+        state, promised = self.scenario.open(state, shocks)
+        prices = self.mechanism(state, self._demand(state, promised, action), shocks).prices
+        log_prices: Tensor = namespace(prices).log(prices)
+        return log_prices
 
     def terminal_mark_gain(self, state: MarketState, action: Action | None, shocks: Shocks) -> Tensor:
         """What each learner's mark gains from its own trade of this period, (E, L), in log unit value.
@@ -189,115 +185,73 @@ class Market:
         last reward, a policy that trades only to move its own mark gains nothing.
         """
         self._check_sizes(state, shocks)
-        state, estate = replace_ruined(self.population, state, shocks.newcomers)
-        demand = self._demand(state, action)
-        solution = self._clear(state, demand)
-        settled = self._settle(state, solution, estate)
-        gains = []
+        state, promised = self.scenario.open(state, shocks)
+        demand = self._demand(state, promised, action)
+        trade = self.mechanism(state, demand, shocks)
+        settled = self.scenario.settle(state, promised, trade)
+        xp, gains = namespace(state.prices), []
         for learner in range(self.config.n_learners):
-            absent = state.wealth.clone()
+            absent = xp.copy(demand.wealth)
             absent[:, learner] = 0.0  # without wealth it posts no demand but the order
-            others, shares, fair_prices = replace(state, wealth=absent), state.holdings[:, learner], state.prices
+            shares, fair_prices = state.holdings[:, learner], state.prices
             for _ in range(2):  # money that buys its old shares at the last close, then at the price that gave
-                fair_prices = self._clear(others, demand, orders=shares * fair_prices).prices
-            moved = solution.prices - fair_prices
+                order = shares * fair_prices
+                others = demand._replace(
+                    wealth=absent, orders=order if demand.orders is None else demand.orders + order
+                )
+                fair_prices = self.mechanism(state, others, shocks).prices
+            moved = trade.prices - fair_prices
             unit = settled.unit_value[:, learner]
-            excess = (solution.holdings[:, learner] * moved).sum(-1) * state.unit_value[:, learner]
-            fair = (unit - excess / state.wealth[:, learner]).clamp(min=self.config.ruin_fraction)  # NaN stays NaN
-            gains.append(torch.log(unit / fair))
-        return torch.stack(gains, -1)
+            excess = (trade.holdings[:, learner] * moved).sum(-1) * state.unit_value[:, learner]
+            fair = xp.at_least(unit - excess / state.wealth[:, learner], self.config.ruin_fraction)  # NaN stays NaN
+            gains.append(xp.log(unit / fair))
+        gain: Tensor = xp.stack(gains, -1)
+        return gain
 
-    def _demand(self, state: MarketState, action: Action | None) -> _Demand:
-        log_price = torch.log(state.prices)
-        traits, n = state.traits, self.config.n_learners
-        beliefs = self._beliefs(state, log_price)
-        short, long, risk = traits.short_leverage, traits.long_leverage, traits.risk
-        if action is not None:
-            shape = (beliefs.shape[0], n)
-            if action.short_leverage is not None:
-                short = torch.cat([self._checked("short_leverage", action.short_leverage, shape, 0.0), short[:, n:]], 1)
-            if action.long_leverage is not None:
-                given = self._checked("long_leverage", action.long_leverage, shape, self._least_long)
-                long = torch.cat([given, long[:, n:]], 1)
-            if action.beliefs is not None:
-                given = self._checked("beliefs", action.beliefs, (*shape, self.config.n_assets), -1e3)
-                beliefs = torch.cat([given, beliefs[:, n:]], 1)
-            if action.risk_scale is not None:
-                given = self._checked("risk_scale", action.risk_scale, shape, 1e-6)
-                risk = torch.cat([risk[:, :n] * given[..., None, None], risk[:, n:]], 1)
-        return _Demand(log_price, beliefs, risk, short, long)
-
-    def _clear(self, state: MarketState, demand: _Demand, orders: Tensor | None = None) -> ClearingSolution:
-        cost = self.config.trading_cost
-        return clear_unchecked(
-            demand.beliefs,
-            demand.risk,
-            state.wealth,
-            demand.short_leverage,
-            demand.long_leverage,
-            state.supply,
-            orders=orders,
-            last_prices=state.prices,
-            positions=state.holdings if cost else None,
-            trading_cost=torch.full_like(state.holdings, cost) if cost else None,
-            smoothing=self.config.smoothing,
-            # A place to start from, no more: with this month's news in, a fifth of the search is saved.
-            warm_start=torch.exp(demand.log_price + state.news),
-        )
-
-    def _settle(self, state: MarketState, solution: ClearingSolution, estate: Tensor | None) -> Settlement:
-        return settle(
-            self.config,
-            prices=solution.prices,
-            holdings=solution.holdings,
-            old_holdings=state.holdings,
-            cash=state.cash,
-            wealth=state.wealth,
-            unit_value=state.unit_value,
-            target_share=state.target_share,
-            balances=state.balances,
-            value=torch.exp(state.log_value),
-            supply=state.supply,
-            estate=estate,
-        )
+    def _demand(self, state: MarketState, promised: Any, action: Action | None) -> Demand:
+        """What everybody posts, the learners as the action says."""
+        demand = self.scenario.demand(state, promised)
+        if action is None:
+            return demand
+        n, shape = self.config.n_learners, tuple(state.unit_value.shape)
+        changes: dict[str, Tensor] = {}
+        xp = namespace(state.prices)
+        for name, low in (("short_leverage", 0.0), ("long_leverage", self._least_long)):
+            given, own = getattr(action, name), getattr(demand, name)
+            if given is not None:
+                limit = self._checked(name, given, shape, low)
+                if own.ndim > 2:  # one limit a position
+                    limit = xp.broadcast_to(limit[..., None], own[:, :n].shape)
+                changes[name] = xp.concatenate([limit, own[:, n:]], 1)
+        if action.beliefs is not None:
+            expected = self._checked("beliefs", action.beliefs, (*shape, self.config.n_assets), -1e3)
+            changes["beliefs"] = xp.concatenate([expected, demand.beliefs[:, n:]], 1)
+        if action.risk_scale is not None:
+            scale = self._checked("risk_scale", action.risk_scale, shape, 1e-6)
+            changes["risk"] = xp.concatenate([demand.risk[:, :n] * scale[..., None, None], demand.risk[:, n:]], 1)
+        return demand._replace(**changes)
 
     def _close(
-        self, state: MarketState, demand: _Demand, solution: ClearingSolution, shocks: Shocks, estate: Tensor | None
+        self, state: MarketState, promised: Any, demand: Demand, trade: Trade, shocks: Shocks
     ) -> tuple[MarketState, Outcome]:
-        population = self.population
-        settled = self._settle(state, solution, estate)
-        prices = solution.prices
-        log_return = torch.log(prices) - demand.log_price
-        row, left = self.fundamentals.advance(state.block_row, state.block_left, shocks.block)
-        next_news = self.fundamentals.news(row, shocks.news)
-        regime = self.fundamentals.next_regime(state.regime, shocks.regime)
-        beliefs = self.config.population
+        settled = self.scenario.settle(state, promised, trade)
+        log_return = namespace(trade.prices).log(trade.prices) - demand.log_price
         new = MarketState(
             month=state.month + 1,
-            prices=prices,
+            prices=trade.prices,
             cash=settled.cash,
-            holdings=solution.holdings,
+            holdings=trade.holdings,
             wealth=settled.wealth,
             unit_value=settled.unit_value,
             ruined=settled.ruined,
-            balances=settled.balances,
+            accounts=settled.accounts,
             supply=state.supply,
+            dealer_holdings=state.dealer_holdings if trade.dealer_holdings is None else trade.dealer_holdings,
             log_value=state.log_value + state.next_news,
-            news=state.next_news,
-            signal=self.fundamentals.signal(regime, next_news, shocks.signal),
-            regime=regime,
             last_return=log_return,
             variance=state.variance + self._variance_decay * (log_return * log_return - state.variance),
-            trend=next_trend(state.trend, population.trend_decay, log_return.unsqueeze(1)),
-            error=next_error(state.error, beliefs.error_persistence, population.error_innovation, shocks.error),
-            sentiment=next_sentiment(
-                state.sentiment, beliefs.sentiment_persistence, population.sentiment_innovation, shocks.sentiment
-            ),
-            target_share=state.target_share,
-            traits=state.traits,
-            next_news=next_news,
-            block_row=row,
-            block_left=left,
+            scenario=self.scenario.advance(state, log_return, shocks),
+            **self.fundamentals.move_on(state, shocks),
         )
         outcome = Outcome(
             settled.reward,
@@ -306,21 +260,9 @@ class Market:
             settled.ruined,
             demand.short_leverage,
             demand.long_leverage,
-            solution,
+            trade,
         )
         return new, outcome
-
-    def _beliefs(self, state: MarketState, log_price: Tensor) -> Tensor:
-        return self.population.beliefs(
-            state.traits,
-            log_price=log_price,
-            log_value=state.log_value,
-            news=state.news,
-            signal=state.signal,
-            error=state.error,
-            trend=state.trend,
-            sentiment=state.sentiment,
-        )
 
     def _check_sizes(self, state: MarketState, shocks: Shocks) -> None:
         if not isinstance(state, MarketState) or not isinstance(shocks, Shocks):
@@ -328,21 +270,38 @@ class Market:
                 f"`state` and `shocks` must be a MarketState and Shocks, got {type(state).__name__} and "
                 f"{type(shocks).__name__}"
             )
+        if isinstance(state.prices, np.ndarray) != (self.arrays == "numpy"):
+            raise ValueError(
+                f'`state` must be of a market with `arrays="{self.arrays}"`, got {type(state.prices).__name__}'
+            )
         sizes = (state.prices.shape[0], self.config.n_investors, self.config.n_assets)
-        for name, found in (("state", state.holdings.shape), ("shocks", shocks.error.shape)):
-            if tuple(found) != sizes:
-                raise ValueError(f"`{name}` must be of (markets, investors, assets) = {sizes}, got {tuple(found)}")
+        if tuple(state.holdings.shape) != sizes:
+            raise ValueError(
+                f"`state` must be of (markets, investors, assets) = {sizes}, got {tuple(state.holdings.shape)}"
+            )
+        drawn = {name: tuple(tensor.shape) for name, tensor in shocks.tensors.items()}
+        expected = {name: (sizes[0], *shape) for name, shape in self._period_layout.shapes.items()}
+        if drawn != expected:
+            name = next(name for name in {**expected, **drawn} if drawn.get(name) != expected.get(name))
+            raise ValueError(
+                f"`shocks` must be this market's, for {sizes[0]} markets: {name} of shape {expected.get(name)}, "
+                f"got {drawn.get(name)}"
+            )
 
     def _checked(self, name: str, given: Tensor, shape: tuple[int, ...], low: float) -> Tensor:
         try:
-            tensor = torch.as_tensor(given, dtype=torch.float64, device=self.device)
+            if self.arrays == "numpy":
+                tensor: Tensor = np.asarray(given, np.float64)  # type: ignore[assignment]
+            else:
+                tensor = torch.as_tensor(given, dtype=torch.float64, device=self.device)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"`{name}` must be a tensor of shape {shape}, got {given!r}") from error
         if tensor.shape != shape:
             raise ValueError(f"`{name}` must have shape {shape}, got {tuple(tensor.shape)}")
-        if tensor.numel() == 0:
+        values = to_numpy(tensor)
+        if not values.size:
             return tensor
-        least, most = (float(bound) for bound in torch.aminmax(tensor.detach()))
+        least, most = float(values.min()), float(values.max())
         if not low <= least or not most < 1e3:  # also true of NaN
             bound = f"1/(N+1) = {low:g}" if name == "long_leverage" else f"{low:g}"
             got = f"{least:g}" if least == most else f"values from {least:g} to {most:g}"

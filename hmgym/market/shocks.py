@@ -10,97 +10,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hmgym.investors.population import TRAIT_DRAWS
-
-Shape = tuple[int, ...]
+from hmgym.arrays import placed
+from hmgym.investors.draws import Draws, Layout
 
 _SMALLEST = 2.0**-54  # a generator can give 0, whose normal is -inf
 _UNIT_VARIANCE = 12.0**0.5
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shocks:
-    """One period's draws (a leading dimension k when k periods were drawn together)."""
+class Shocks(Draws):
+    """One period's draws (a leading dimension k when k periods were drawn together).
 
-    news: Tensor  # (E, N) normal; the news after next, used by Gaussian fundamentals only
-    signal: Tensor  # (E, N) normal; noise of the signal
-    error: Tensor  # (E, B, N) mean 0, variance 1; innovations of private errors
-    sentiment: Tensor  # (E, B, N) mean 0, variance 1; innovations of sentiment
-    block: Tensor  # (E,) uniform; where the next block of history starts
-    regime: Tensor  # (E,) uniform; whether the signal's regime changes
-    newcomers: Tensor  # (E, B, TRAIT_DRAWS) uniform; traits of whoever replaces a ruined investor
+    Every market has `news` (E, N) normal, the news after next, used by Gaussian fundamentals only; `signal` (E, N)
+    normal, noise of the signal; `block` (E,) uniform, where the next block of history starts; `regime` (E,) uniform,
+    whether the signal's regime changes. The rest is its scenario's.
+    """
 
     def period(self, index: int) -> Shocks:
         """One of the k periods."""
-        return Shocks(
-            news=self.news[index],
-            signal=self.signal[index],
-            error=self.error[index],
-            sentiment=self.sentiment[index],
-            block=self.block[index],
-            regime=self.regime[index],
-            newcomers=self.newcomers[index],
-        )
+        return self.map(lambda tensor: tensor[index])
 
 
-@dataclass(frozen=True, kw_only=True)
-class InitialShocks:
-    """What a market starts from."""
+class InitialShocks(Draws):
+    """What a market starts from.
 
-    news: Tensor  # (E, 2, N) normal; this month's and next month's, Gaussian fundamentals only
-    signal: Tensor  # (E, N) normal
-    mispricing: Tensor  # (E, N) normal
-    error: Tensor  # (E, B, N) normal
-    sentiment: Tensor  # (E, B, N) normal
-    traits: Tensor  # (E, B, TRAIT_DRAWS) uniform
-    wealth: Tensor  # (E, B) uniform
-    block: Tensor  # (E, 2) uniform; where the first and the second block of history start
-    phase: Tensor  # (E,) uniform; how far into its block the market starts
-    regime: Tensor  # (E,) uniform
+    Every market has `news` (E, 2, N) normal, this month's and next month's, Gaussian fundamentals only; `signal`
+    (E, N) normal; `mispricing` (E, N) normal; `block` (E, 2) uniform, where the first and the second block of history
+    start; `phase` (E,) uniform, how far into its block the market starts; `regime` (E,) uniform. The rest is its
+    scenario's.
+    """
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Fields of one draw of a market and their shapes, in the order drawn: normals, innovations, uniforms."""
-
-    normals: dict[str, Shape]
-    innovations: dict[str, Shape]
-    uniforms: dict[str, Shape]
+def period_layout(n_assets: int) -> Layout:
+    """What every market draws in a period."""
+    return Layout(normals={"news": (n_assets,), "signal": (n_assets,)}, uniforms={"block": (), "regime": ()})
 
 
-def period_layout(n_investors: int, n_assets: int) -> Layout:
-    """How `Shocks` are drawn."""
+def initial_layout(n_assets: int) -> Layout:
+    """What every market draws at its start."""
     return Layout(
-        normals={"news": (n_assets,), "signal": (n_assets,)},
-        innovations={"error": (n_investors, n_assets), "sentiment": (n_investors, n_assets)},
-        uniforms={"block": (), "regime": (), "newcomers": (n_investors, TRAIT_DRAWS)},
-    )
-
-
-def initial_layout(n_investors: int, n_assets: int) -> Layout:
-    """How `InitialShocks` are drawn."""
-    return Layout(
-        normals={
-            "news": (2, n_assets),
-            "signal": (n_assets,),
-            "mispricing": (n_assets,),
-            "error": (n_investors, n_assets),
-            "sentiment": (n_investors, n_assets),
-        },
-        innovations={},
-        uniforms={
-            "traits": (n_investors, TRAIT_DRAWS),
-            "wealth": (n_investors,),
-            "block": (2,),
-            "phase": (),
-            "regime": (),
-        },
+        normals={"news": (2, n_assets), "signal": (n_assets,), "mispricing": (n_assets,)},
+        uniforms={"block": (2,), "phase": (), "regime": ()},
     )
 
 
@@ -121,9 +75,9 @@ def as_generators(
 
 
 def draw(
-    generators: Sequence[np.random.Generator], layout: Layout, periods: int, device: torch.device
+    generators: Sequence[np.random.Generator], layout: Layout, periods: int, device: torch.device | None
 ) -> dict[str, Tensor]:
-    """Fields of the layout with leading dimensions (periods, E)."""
+    """Fields of the layout with leading dimensions (periods, E); arrays in place of tensors where `device` is None."""
     groups = (layout.normals, layout.innovations, layout.uniforms)
     widths = [sum(math.prod(shape) for shape in group.values()) for group in groups]
     drawn = np.empty((len(generators), periods, sum(widths)))
@@ -136,7 +90,7 @@ def draw(
     innovations = drawn[..., first:second]
     innovations -= 0.5
     innovations *= _UNIT_VARIANCE
-    table = torch.from_numpy(drawn).to(device).transpose(0, 1)
+    table: Tensor = placed(torch.from_numpy(drawn).transpose(0, 1), device)
     fields: dict[str, Tensor] = {}
     at = 0
     for group in groups:

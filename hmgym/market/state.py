@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
+from hmgym.arrays import Torch, namespace, to_torch
 from hmgym.clearing import ClearingSolution
 from hmgym.clearing.solution import active_limits
-from hmgym.investors import Traits
-
-ACCOUNTS = ("households", "issuer", "bank", "exchange", "default_fund")
-"""Every cash account besides the investors' own; docs/economy.md says who pays whom."""
+from hmgym.market.demand import Trade
+from hmgym.market.tensors import exogenous_names, map_tensors, named_tensors, with_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +20,13 @@ class MarketState:
     """E markets between two periods: this month's news, signal and regime are already in it.
 
     Money and shares are float64. What a learner may know before it acts is everything but `next_news`, `block_row`,
-    `block_left` and the other investors' `error`, `sentiment`, `traits`.
+    `block_left` and what other investors remember (`scenario`). In a market of arrays (see `Market`) every tensor named
+    here is a numpy array.
     """
+
+    exogenous_fields: ClassVar[tuple[str, ...]] = (
+        "log_value", "news", "signal", "regime", "next_news", "block_row", "block_left",
+    )  # fmt: skip
 
     month: Tensor  # (E,) int64, periods since the start
     prices: Tensor  # (E, N) last close
@@ -33,32 +35,37 @@ class MarketState:
     wealth: Tensor  # (E, B) cash + last close × holdings
     unit_value: Tensor  # (E, L) 1 at the start
     ruined: Tensor  # (E, B) bool; replaced at the start of the next transition
-    balances: Tensor  # (E, 5) cash of ACCOUNTS
+    accounts: Mapping[str, Tensor]  # (E,) each: cash of all who are no investors; docs/economy.md says who pays whom
     supply: Tensor  # (E, N) shares
+    dealer_holdings: Tensor  # (E, N) shares of the price mechanism's own account, 0 where it has none
     log_value: Tensor  # (E, N) log fundamental value, this month's news included
     news: Tensor  # (E, N) this month's log return of fundamentals
     signal: Tensor  # (E, N) about next month's news
     regime: Tensor  # (E,) 1.0 when the signal is informative, else 0.0
     last_return: Tensor  # (E, N) log return of the last close
     variance: Tensor  # (E, N) weighted average of squared monthly log returns
-    trend: Tensor  # (E, B, N) each investor's own average of returns
-    error: Tensor  # (E, B, N)
-    sentiment: Tensor  # (E, B, N)
-    target_share: Tensor  # (E, B) of all wealth
-    traits: Traits
     next_news: Tensor  # (E, N) hidden
     block_row: Tensor  # (E,) int64, row of the history that `next_news` is
     block_left: Tensor  # (E,) int64, rows left in the block
-
-    @property
-    def accounts(self) -> dict[str, Tensor]:
-        """Every cash account besides the investors' own, by name, each (E,)."""
-        return dict(zip(ACCOUNTS, self.balances.unbind(-1), strict=True))
+    scenario: Any  # what the investors remember: a dataclass of tensors that the scenario owns
 
     @property
     def fundamentals(self) -> Tensor:
         """Fundamental value of a share (E, N), money."""
-        return torch.exp(self.log_value)
+        value: Tensor = namespace(self.log_value).exp(self.log_value)
+        return value
+
+    @property
+    def total_cash(self) -> Tensor:
+        """Cash (E,) of all investors and all named accounts, which no month changes."""
+        total: Tensor = sum(self.accounts.values(), start=self.cash.sum(1))
+        return total
+
+    @property
+    def gross_money(self) -> Tensor:
+        """Money (E,) in all accounts without regard to sign, and market value: what errors of the books are part of."""
+        total: Tensor = sum((abs(account) for account in self.accounts.values()), start=abs(self.cash).sum(1))
+        return total + (self.supply * self.prices).sum(1)
 
     @property
     def n_markets(self) -> int:
@@ -66,33 +73,44 @@ class MarketState:
 
     def select(self, index: Any) -> MarketState:
         """The markets that `index` names along the first dimension (slice, integer tensor or mask)."""
-        return _map(lambda tensor: tensor[index], self)
+        return map_tensors(lambda tensor: tensor[index], self)
 
-    def with_rows(self, index: Tensor, rows: MarketState) -> MarketState:
+    def with_rows(self, index: Any, rows: MarketState) -> MarketState:
         """A copy in which the markets `index` (k,) int64 are those of `rows`, as a reset of some markets needs."""
-        return _map(lambda tensor, new: tensor.index_copy(0, index, new), self, rows)
+
+        def replaced(leaf: Tensor, new: Tensor) -> Tensor:
+            if namespace(leaf) is Torch:
+                return leaf.index_copy(0, index, new)
+            copied: Tensor = namespace(leaf).copy(leaf)
+            copied[index] = new
+            return copied
+
+        return map_tensors(replaced, self, rows)
 
     def detach(self) -> MarketState:
         """The same state outside any graph."""
-        return _map(lambda tensor: tensor.detach(), self)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Every tensor by name, those of the traits as ``"traits.risk"``."""
-        named = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        traits = named.pop("traits")
-        return named | {f"traits.{item.name}": getattr(traits, item.name) for item in dataclasses.fields(traits)}
-
-    @classmethod
-    def from_tensors(cls, named: Mapping[str, Tensor]) -> MarketState:
-        """The state that `tensors` gave."""
-        traits = {name.removeprefix("traits."): value for name, value in named.items() if name.startswith("traits.")}
-        return cls(
-            traits=Traits(**traits), **{name: value for name, value in named.items() if not name.startswith("traits.")}
-        )
+        return map_tensors(lambda tensor: tensor.detach(), self)
 
     def clone(self) -> MarketState:
         """A copy that shares no memory, fit for gradients also where this state was made in inference mode."""
-        return _map(lambda tensor: tensor.clone(), self)
+        return map_tensors(lambda leaf: namespace(leaf).copy(leaf), self)
+
+    def as_tensors(self) -> MarketState:
+        """The same state in tensors, where it is one of arrays; memory is shared."""
+        return map_tensors(to_torch, self)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by name, nested ones with dots: ``"accounts.bank"``."""
+        return named_tensors(self)
+
+    def with_tensors(self, named: Mapping[str, Tensor]) -> MarketState:
+        """A copy in which the tensors of these names, as `tensors` gives them, are others."""
+        return with_tensors(self, named)
+
+    def exogenous(self) -> dict[str, Tensor]:
+        """The tensors, by name, that neither an action nor the clearing has a part in."""
+        named = named_tensors(self)
+        return {name: named[name] for name in exogenous_names(self)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +131,17 @@ class Outcome:
     unit_value: Tensor  # (E, L) after the period, floored where ruined
     wealths: Tensor  # (E, B) money, all investors, after flows and consumption
     ruins: Tensor  # (E, B) bool, all investors
-    short_limits: Tensor  # (E, B) κ that held, all investors
-    long_limits: Tensor  # (E, B) θ that held, all investors
-    solution: ClearingSolution  # prices, weights and holdings of all investors, residual, iterations, converged
+    short_limits: Tensor  # (E, O) κ that held, all whose portfolios were solved; (E, O, N+1) where one a position
+    long_limits: Tensor  # (E, O) θ that held, likewise
+    trade: Trade  # prices, weights and holdings, residual, iterations, converged
+
+    def as_tensors(self) -> Outcome:
+        """The same outcome in tensors, where it is one of arrays; memory is shared."""
+        parts = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "trade"}
+        arrays: dict[str, Any] = {
+            name: to_torch(x) for name, x in self.trade._asdict().items() if x is not None and name != "solution"
+        }
+        return Outcome(**{name: to_torch(x) for name, x in parts.items()}, trade=self.trade._replace(**arrays))
 
     @property
     def wealth(self) -> Tensor:
@@ -139,48 +165,41 @@ class Outcome:
 
     @property
     def prices(self) -> Tensor:
-        """(E, N) clearing prices."""
-        return self.solution.prices
+        """(E, N) prices of the trade."""
+        return self.trade.prices
 
     @property
     def holdings(self) -> Tensor:
         """(E, B, N) shares after the trade."""
-        return self.solution.holdings
+        return self.trade.holdings
 
     @property
     def weights(self) -> Tensor:
-        """(E, B, N+1) planned positions over pre-trade wealth, cash first."""
-        return self.solution.weights
+        """(E, O, N+1) planned positions over pre-trade wealth, cash first."""
+        return self.trade.weights
 
     @property
     def residual(self) -> Tensor:
         """(E,) largest relative excess demand."""
-        return self.solution.residual
+        return self.trade.residual
 
     @property
     def iterations(self) -> Tensor:
-        """(E,) Newton steps."""
-        return self.solution.iterations
+        """(E,) of the price mechanism; Newton steps of a clearing."""
+        return self.trade.iterations
 
     @property
     def converged(self) -> Tensor:
         """(E,) bool."""
-        return self.solution.converged
+        return self.trade.converged
+
+    @property
+    def solution(self) -> ClearingSolution | None:
+        """Of the clearing; None where another mechanism made the price."""
+        return self.trade.solution
 
     @property
     def active_limits(self) -> Tensor:
         """(E, L, N+1) int8: −1 where a learner's weight is at −κ, 1 at θ, else 0; cash first."""
         learners = slice(None), slice(self.reward.shape[1])
-        return active_limits(self.solution.weights[learners], self.short_leverage, self.long_leverage)
-
-
-_Tensors = TypeVar("_Tensors", MarketState, Traits)
-
-
-def _map(function: Callable[..., Tensor], *groups: _Tensors) -> _Tensors:
-    """Apply a function of tensors to every field of dataclasses of tensors, nested ones included."""
-    values: dict[str, Any] = {}
-    for item in dataclasses.fields(groups[0]):
-        parts = [getattr(group, item.name) for group in groups]
-        values[item.name] = function(*parts) if isinstance(parts[0], Tensor) else _map(function, *parts)
-    return type(groups[0])(**values)
+        return active_limits(self.trade.weights[learners], self.short_leverage, self.long_leverage)

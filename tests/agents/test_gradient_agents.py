@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ from torch.func import functional_call
 
 from hmgym.agents import evaluate
 from hmgym.agents.analytic_policy_gradient import ActionRecord, AnalyticPolicyGradient, WindowSettings
-from hmgym.agents.gradient_training import load_policy, train
+from hmgym.agents.gradient_training import load_policy
 from hmgym.agents.networks import Normalizer, SquashedGaussianPolicy
 from hmgym.agents.shac import ActorCriticSettings, ShortHorizonActorCritic
-from hmgym.agents.training import GRADIENT_ALGORITHMS, TrainingPlan
+from hmgym.agents.training import TrainingPlan, train
 from hmgym.envs import make_markets
 from hmgym.envs.differentiable import DifferentiableMarkets
 from hmgym.market import MarketConfig
@@ -164,7 +165,7 @@ def test_trained_seats_and_others() -> None:
 
 
 @pytest.mark.parametrize("n_learners", [1, 2])
-@pytest.mark.parametrize("algo", GRADIENT_ALGORITHMS)
+@pytest.mark.parametrize("algo", ["apg", "shac"])
 def test_a_resumed_run_is_the_uninterrupted_one(algo: str, n_learners: int, tmp_path: Path) -> None:
     def run(folder: str, timesteps: int, resume: bool) -> dict[str, torch.Tensor]:
         plan = TrainingPlan(
@@ -177,7 +178,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(algo: str, n_learners: int, tmp_
         if timesteps < 512:  # as if the run had been cut off after the checkpoint
             for later in (plan.out / "checkpoints").glob("*"):
                 if int(later.name) > timesteps:
-                    (later / "progress.json").unlink()
+                    shutil.rmtree(later)
         else:
             assert result.env_steps == 512
             curves.append([(point.env_steps, point.gradient_steps, point.mean_return) for point in result.curve])

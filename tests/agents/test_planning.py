@@ -69,9 +69,10 @@ def test_expected_return_is_that_of_rolled_out_months(env_id: str) -> None:
                 if month < 3:
                     given = {name: value[[3 * row + sample]] for name, value in futures.states[month].items()}
                     if month == 0:
-                        for name in ("log_value", "news", "regime", "error", "sentiment", "block_row", "block_left"):
-                            torch.testing.assert_close(given[name], getattr(current, name), rtol=0.0, atol=1e-15)
-                    current = MarketState.from_tensors(current.tensors() | given)
+                        moods = [f"scenario.memories.0.{name}" for name in ("error", "sentiment")]
+                        for name in ("log_value", "news", "regime", "block_row", "block_left", *moods):
+                            torch.testing.assert_close(given[name], current.tensors()[name], rtol=0.0, atol=1e-15)
+                    current = current.with_tensors(given)
             returns.append(total)
         assert found[row].item() == pytest.approx(np.mean(returns), abs=1e-12)
 

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 
 from hmgym.agents import evaluate
-from hmgym.agents.sb3.training import ALGORITHMS, HYPERPARAMETERS, load_policy, train
+from hmgym.agents.algorithms import find_algorithm
+from hmgym.agents.checkpoints import newest_checkpoint
 from hmgym.agents.sb3.vec_env import MarketVecEnv
-from hmgym.agents.training import SB3_ALGORITHMS, TrainingPlan, newest_checkpoint
+from hmgym.agents.training import TrainingPlan, train
 
 SMALL = {"n_assets": 2, "n_investors": 8, "max_episode_steps": 12}
 OFF_POLICY = {"learning_starts": 64, "batch_size": 32, "gradient_steps": 1, "buffer_size": 1000}
 QUICK = {"ppo": {"n_steps": 8}, "a2c": {}, "sac": OFF_POLICY, "td3": OFF_POLICY}
 
 
-@pytest.mark.parametrize("algo", sorted(ALGORITHMS))
+@pytest.mark.parametrize("algo", sorted(QUICK))
 def test_resume_goes_on_from_the_checkpoint(algo: str, tmp_path: Path) -> None:
     def plan(timesteps: int, resume: bool) -> TrainingPlan:
         return TrainingPlan(
@@ -30,9 +31,9 @@ def test_resume_goes_on_from_the_checkpoint(algo: str, tmp_path: Path) -> None:
 
     first = train(plan(256, False))
     assert first.env_steps == 256
-    folder = newest_checkpoint(tmp_path)
-    assert folder is not None
-    assert folder.name == "256"
+    found = newest_checkpoint(tmp_path)
+    assert found is not None
+    assert found.env_steps == 256
     again = train(plan(256, True))
     assert again.env_steps == 256, "nothing is left to train"
     observation = np.zeros((3, first.policy._model.observation_space.shape[0]), np.float32)
@@ -43,7 +44,7 @@ def test_resume_goes_on_from_the_checkpoint(algo: str, tmp_path: Path) -> None:
     assert [point.env_steps for point in more.curve] == sorted(point.env_steps for point in more.curve)
     if algo != "a2c":
         assert more.curve[-1].gradient_steps > 0
-    loaded = load_policy(tmp_path / "checkpoints" / "512", "hmgym/Leverage-v0", algo, SMALL)
+    loaded = find_algorithm(algo).load_policy(tmp_path / "checkpoints" / "512", plan(512, False))
     np.testing.assert_allclose(loaded.predict(observation)[0], more.policy.predict(observation)[0], atol=1e-6)
     run = evaluate(loaded, "hmgym/Leverage-v0", episodes=4, env_kwargs=SMALL)
     assert np.isfinite(run.returns).all()
@@ -55,7 +56,14 @@ def test_plan_refuses() -> None:
         TrainingPlan(algo="dqn")
     with pytest.raises(ValueError, match="`timesteps` must be >= 1"):
         TrainingPlan(timesteps=0)
-    assert set(HYPERPARAMETERS) == set(ALGORITHMS) == set(SB3_ALGORITHMS)
+    with pytest.raises(ValueError, match="`seed` must be >= 0, got -1"):
+        TrainingPlan(seed=-1)
+    with pytest.raises(ValueError, match=r"`num_envs` must be an integer >= 1 or None, got 1\.5"):
+        TrainingPlan(num_envs=1.5)
+    with pytest.raises(ValueError, match=r"`seed` must be < 2\*\*32"):
+        TrainingPlan(seed=2**32)
+    with pytest.raises(ValueError, match="`resume` and `overwrite` must not both be set"):
+        TrainingPlan(resume=True, overwrite=True)
 
 
 @pytest.mark.timeout(240)

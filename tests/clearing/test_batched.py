@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -11,29 +9,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from hmgym.clearing.batched import clear_batched
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    beliefs: Tensor
-    risk: Tensor
-    wealth: Tensor
-    short_leverage: Tensor
-    long_leverage: Tensor
-    supply: Tensor
-    orders: Tensor
-    last_prices: Tensor
-    reference_weights: Tensor | None
-    trading_cost: Tensor | None
-
-    def rows(self, rows: slice | list[int]) -> Problem:
-        return Problem(**{k: None if x is None else x[rows] for k, x in vars(self).items()})
-
-    def replace(self, **changes: Tensor) -> Problem:
-        return dataclasses.replace(self, **changes)
-
-    def clear(self, smoothing: float = 0.0, **options: Tensor) -> tuple[Tensor, ...]:
-        return clear_batched(**vars(self), smoothing=smoothing, **options)
+from hmgym.clearing.problem import Problem
 
 
 def random_problem(
@@ -60,8 +36,10 @@ def random_problem(
     if costs:
         reference = torch.tensor(rng.dirichlet(np.ones(N + 1), (E, B))[..., 1:] * 1.5 - 0.1)
         cost = torch.tensor(rng.choice([0.0, 1e-3, 1e-2], (E, B, N)))
-    arrays = (beliefs, risk, wealth, short_leverage, long_leverage, supply, orders, prices)
-    return Problem(*(torch.tensor(x) for x in arrays), reference, cost)
+    arrays = {"beliefs": beliefs, "risk": risk, "wealth": wealth, "supply": supply, "orders": orders, "start": prices}
+    arrays |= {"short_leverage": short_leverage, "long_leverage": long_leverage}
+    fields = {name: torch.tensor(x) for name, x in arrays.items()}
+    return Problem(**fields, reference_weights=reference, trading_cost=cost)
 
 
 def optimality_violation(problem: Problem, prices: Tensor, weights: Tensor, smoothing: float = 0.0) -> np.ndarray:
@@ -124,21 +102,21 @@ def assert_cleared(
 @pytest.mark.parametrize(("n_investors", "n_assets"), [(8, 1), (8, 2), (20, 3), (40, 5)])
 def test_portfolios_are_optimal_and_markets_clear(n_investors: int, n_assets: int, costs: bool) -> None:
     problem = random_problem(60, n_investors, n_assets, n_assets, costs=costs)
-    assert_cleared(problem, problem.clear())
+    assert_cleared(problem, clear_batched(problem))
 
 
 @pytest.mark.parametrize("costs", [False, True])
 @pytest.mark.parametrize("volatility", [0.003, 0.4])
 def test_daily_and_yearly_risk(volatility: float, costs: bool) -> None:
     problem = random_problem(100, 20, 3, 11, volatility=volatility, costs=costs)
-    assert_cleared(problem, problem.clear())
+    assert_cleared(problem, clear_batched(problem))
 
 
 @pytest.mark.parametrize("costs", [False, True])
 @pytest.mark.parametrize("smoothing", [1e-6, 1e-3, 1e-1])
 def test_smoothed_markets_are_solved_to_full_precision(smoothing: float, costs: bool) -> None:
     problem = random_problem(60, 12, 3, 5, costs=costs)
-    assert_cleared(problem, problem.clear(smoothing), smoothing, accuracy=1e-11)
+    assert_cleared(problem, clear_batched(problem, smoothing=smoothing), smoothing, accuracy=1e-11)
 
 
 def single_asset_position(
@@ -185,10 +163,10 @@ def single_asset_demand(problem: Problem, market: int, log_price: float, smoothi
 @pytest.mark.parametrize("costs", [False, True])
 def test_one_asset_agrees_with_a_search_for_the_price(costs: bool, smoothing: float) -> None:
     problem = random_problem(12, 6, 1, 3, volatility=0.2, costs=costs)
-    prices, _, _, converged, _ = problem.clear(smoothing)
+    prices, _, _, converged, _ = clear_batched(problem, smoothing=smoothing)
     assert converged.all()
     for market in range(12):
-        supply, last = float(problem.supply[market]), float(problem.last_prices[market].log())
+        supply, last = float(problem.supply[market]), float(problem.start[market].log())
         found = brentq(
             lambda u, m=market, s=supply: single_asset_demand(problem, m, u, smoothing) - s * np.exp(u),
             last - 6.0,
@@ -206,10 +184,10 @@ def test_markets_do_not_disturb_each_other() -> None:
     beliefs[8, 2, 1] = torch.nan
     problem = problem.replace(orders=orders, beliefs=beliefs)
     for smoothing in (0.0, 1e-3):
-        together = problem.clear(smoothing)
+        together = clear_batched(problem, smoothing=smoothing)
         assert torch.nonzero(~together[3])[:, 0].tolist() == [4, 8]
         for market in (0, 3, 5, 29):
-            alone = problem.rows(slice(market, market + 1)).clear(smoothing)
+            alone = clear_batched(problem.rows(slice(market, market + 1)), smoothing=smoothing)
             for x, y in zip(together, alone, strict=True):
                 assert torch.equal(x[market], y[0])
 
@@ -221,20 +199,18 @@ def test_investors_without_wealth_hold_cash_and_change_nothing() -> None:
     reference = problem.reference_weights.clone()
     reference[:, -1] = torch.nan
     problem = problem.replace(wealth=wealth, reference_weights=reference)
-    prices, weights, _, converged, _ = problem.clear()
+    prices, weights, _, converged, _ = clear_batched(problem)
     assert converged.all()
     assert (weights[wealth <= 0.0] == torch.tensor([1.0, 0.0, 0.0])).all()
-    fewer = Problem(
-        **{k: v if k in ("supply", "orders", "last_prices") else v[:, :-1] for k, v in vars(problem).items()}
-    )
-    torch.testing.assert_close(fewer.clear()[0], prices, rtol=1e-12, atol=0.0)
+    fewer = Problem(**{k: v if k in ("supply", "orders", "start") else v[:, :-1] for k, v in vars(problem).items()})
+    torch.testing.assert_close(clear_batched(fewer)[0], prices, rtol=1e-12, atol=0.0)
 
 
 def test_limits_that_leave_one_portfolio_or_a_corner() -> None:
     problem = random_problem(20, 6, 3, 2)
     problem = problem.replace(orders=torch.zeros_like(problem.orders))
     quarter = problem.replace(long_leverage=torch.full_like(problem.wealth, 0.25))
-    prices, _, _, converged, _ = quarter.clear()
+    prices, _, _, converged, _ = clear_batched(quarter)
     assert converged.all()
     value = 0.25 * problem.wealth.clamp(min=0.0).sum(1, keepdim=True) / problem.supply
     torch.testing.assert_close(prices, value, rtol=1e-12, atol=0.0)
@@ -242,7 +218,7 @@ def test_limits_that_leave_one_portfolio_or_a_corner() -> None:
         tight = problem.replace(
             short_leverage=torch.zeros_like(problem.wealth), long_leverage=torch.full_like(problem.wealth, theta)
         )
-        assert_cleared(tight, tight.clear())
+        assert_cleared(tight, clear_batched(tight))
 
 
 def test_identical_investors_share_one_portfolio() -> None:
@@ -251,7 +227,7 @@ def test_identical_investors_share_one_portfolio() -> None:
     same = {k: getattr(problem, k)[:, :1].expand_as(getattr(problem, k)).contiguous() for k in ("beliefs", "risk")}
     ones = torch.ones_like(problem.wealth)
     problem = problem.replace(**same, wealth=ones, short_leverage=0.0 * ones, long_leverage=ones)
-    solution = problem.clear()
+    solution = clear_batched(problem)
     assert_cleared(problem, solution)
     torch.testing.assert_close(solution[1], solution[1][:, :1].expand_as(solution[1]), rtol=0.0, atol=1e-10)
 
@@ -264,27 +240,27 @@ def test_a_large_cost_freezes_positions_at_their_reference() -> None:
         wealth=rich,
         reference_weights=held,
         trading_cost=torch.full_like(held, 10.0),
-        supply=(rich[..., None] * held).sum(1) / problem.last_prices,
+        supply=(rich[..., None] * held).sum(1) / problem.start,
         short_leverage=0.0 * rich,
         long_leverage=1.0 + 0.0 * rich,
     )
-    prices, weights, _, converged, _ = problem.clear()
+    prices, weights, _, converged, _ = clear_batched(problem)
     assert converged.all()
     torch.testing.assert_close(weights[..., 1:], held, rtol=0.0, atol=1e-12)
-    torch.testing.assert_close(prices, problem.last_prices, rtol=1e-10, atol=0.0)
+    torch.testing.assert_close(prices, problem.start, rtol=1e-10, atol=0.0)
 
 
 def test_the_start_does_not_matter() -> None:
     problem = random_problem(20, 10, 3, 8, costs=True)
-    prices, weights, *_ = problem.clear()
+    prices, weights, *_ = clear_batched(problem)
     for shift in (-1.0, 0.3):
-        other = problem.clear(initial_log_prices=problem.last_prices.log() + shift)
+        other = clear_batched(problem.replace(start=problem.start * np.exp(shift)))
         torch.testing.assert_close(other[0], prices, rtol=1e-11, atol=0.0)
         torch.testing.assert_close(other[1], weights, rtol=0.0, atol=1e-10)
 
 
 def test_an_empty_batch() -> None:
-    prices, weights, residual, converged, iterations = random_problem(1, 4, 2, 0).rows(slice(0, 0)).clear()
+    prices, weights, residual, converged, iterations = clear_batched(random_problem(1, 4, 2, 0).rows(slice(0, 0)))
     assert prices.shape == (0, 2)
     assert weights.shape == (0, 4, 3)
     assert residual.shape == converged.shape == iterations.shape == (0,)
@@ -298,15 +274,15 @@ def test_agrees_with_the_compiled_kernel(volatility: float, costs: bool) -> None
     positions = None
     if costs:
         rich = torch.where(problem.wealth > 0.0, problem.wealth, 1.0)[..., None]
-        positions = problem.reference_weights * rich / problem.last_prices[:, None]
-        problem = problem.replace(reference_weights=problem.last_prices[:, None] * positions / rich)
-    prices, weights, _, converged, _ = problem.clear()
+        positions = problem.reference_weights * rich / problem.start[:, None]
+        problem = problem.replace(reference_weights=problem.start[:, None] * positions / rich)
+    prices, weights, _, converged, _ = clear_batched(problem)
     fields = vars(problem)
     names = ("beliefs", "risk", "wealth", "short_leverage", "long_leverage", "supply")
     solution = clear_market(
         *(fields[k] for k in names),
         orders=problem.orders,
-        last_prices=problem.last_prices,
+        last_prices=problem.start,
         positions=positions,
         trading_cost=problem.trading_cost,
         backend="kernel",

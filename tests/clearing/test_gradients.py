@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from hmgym.clearing import clear_market
-from hmgym.clearing.adjoint import _with_torch, pull_back
-from hmgym.clearing.clearing import _solve
+from hmgym.clearing.adjoint import _with_kernel, _with_torch
+from hmgym.clearing.problem import Problem
+from hmgym.clearing.solve import solve
 from tests.clearing.test_clear_market import BACKENDS
 from tests.problems import random_markets
 
@@ -136,17 +137,15 @@ def test_a_failed_market_has_no_gradient(backend: str) -> None:
 
 def test_the_adjoint_in_torch_is_that_of_the_kernel() -> None:
     markets = random_markets(np.random.default_rng(27), 60, with_orders=True, with_cost=True)
-    reference = markets["last_prices"][:, None] * markets["positions"] / markets["wealth"][..., None]
-    names = ("beliefs", "risk", "wealth", "short_leverage", "long_leverage", "supply", "orders")
-    inputs = [*(markets[name] for name in names), reference, markets["trading_cost"]]
-    prices, weights, *_, state = _solve((None, 0.0, "kernel", []), *inputs)
+    problem = Problem.of(**markets)
+    solved = solve(problem, smoothing=0.0, backend="kernel", rejected=[])
     generator = torch.Generator().manual_seed(0)
     cotangents = [
-        torch.randn(shape, generator=generator, dtype=torch.float64)
-        for shape in (prices.shape, weights.shape, reference.shape)
+        torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        for x in (solved.prices, solved.weights, solved.holdings)
     ]
-    arguments = (0.0, inputs, prices, weights, state, *cotangents)
-    for kernel, batched in zip(pull_back(*arguments), _with_torch(*arguments), strict=True):
+    arguments = (problem, 0.0, solved.prices, solved.weights, solved.state, *cotangents)
+    for kernel, batched in zip(_with_kernel(*arguments).inputs, _with_torch(*arguments).inputs, strict=True):
         torch.testing.assert_close(batched, kernel, rtol=1e-8, atol=1e-9 * float(kernel.abs().max()))
 
 

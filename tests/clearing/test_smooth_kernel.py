@@ -7,26 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from hmgym.clearing import ClearingError, clear_market, clear_unchecked, smooth_kernels
-from hmgym.clearing.adjoint import _with_torch, pull_back
-from hmgym.clearing.clearing import _solve
+from hmgym.clearing import ClearingError, Problem, clear, clear_market, smooth_kernels
+from hmgym.clearing.adjoint import _with_kernel, _with_torch
+from hmgym.clearing.solve import solve
 from tests.clearing.test_gradients import functional
 from tests.problems import random_markets
 
 EXTRAS = pytest.mark.parametrize(
     "extras", [{}, {"with_orders": True, "with_cost": True}], ids=["plain", "orders, cost"]
 )
-NAMES = ("beliefs", "risk", "wealth", "short_leverage", "long_leverage", "supply", "orders")
-
-
-def adjoint_inputs(markets: dict[str, Tensor]) -> list[Tensor | None]:
-    """The tensors of ``_solve``: reference weights in place of last prices and positions."""
-    orders = torch.zeros_like(markets["supply"])
-    tensors: list[Tensor | None] = [markets.get(name, orders) for name in NAMES]
-    if "trading_cost" not in markets:
-        return [*tensors, None, None]
-    rich = torch.where(markets["wealth"] > 0, markets["wealth"], 1.0)[..., None]
-    return [*tensors, markets["last_prices"][:, None] * markets["positions"] / rich, markets["trading_cost"]]
 
 
 def hard_markets(rng: np.random.Generator, E: int, B: int, N: int, volatility: float) -> dict[str, Tensor]:
@@ -91,16 +80,17 @@ def test_the_adjoint_is_that_in_torch(smoothing: float, extras: dict[str, bool])
     for seed, volatility in enumerate((0.003, 0.1, 0.4)):
         markets = random_markets(np.random.default_rng(10 + seed), 60, 8, 3, volatility=volatility, **extras)
         markets["wealth"][::5, 2] = -1.0
-        inputs = adjoint_inputs(markets)
+        problem = Problem.of(**markets)
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            prices, weights, holdings, *_, state = _solve((None, smoothing, "kernel", []), *inputs)
+            solved = solve(problem, smoothing=smoothing, backend="kernel", rejected=[])
             cotangents = [
-                torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in (prices, weights, holdings)
+                torch.randn(x.shape, generator=generator, dtype=torch.float64)
+                for x in (solved.prices, solved.weights, solved.holdings)
             ]
-            arguments = (smoothing, inputs, prices, weights, state, *cotangents)
-            kernel, batched = pull_back(*arguments), _with_torch(*arguments)
-        for ours, theirs in zip(kernel, batched, strict=True):
+            arguments = (problem, smoothing, solved.prices, solved.weights, solved.state, *cotangents)
+            kernel, batched = _with_kernel(*arguments), _with_torch(*arguments)
+        for ours, theirs in zip(kernel.inputs, batched.inputs, strict=True):
             assert (ours is None) == (theirs is None)
             if ours is not None:
                 scale = theirs.abs().flatten(1).amax(1)
@@ -226,7 +216,7 @@ def test_unchecked_nonsense_is_announced() -> None:
     markets["wealth"][2] = -1.0
     markets["long_leverage"][3, 0] = torch.nan
     markets["supply"][4, 0] = torch.inf
-    solution = clear_unchecked(**markets, smoothing=1e-2, backend="kernel")
+    solution = clear(Problem.of(**markets), smoothing=1e-2, backend="kernel")
     assert solution.converged.tolist() == [False] * 5 + [True]
     assert bool(solution.prices[:5].isnan().all() & solution.weights[:5].isnan().all())
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime
 import gzip
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 
 from hmgym.data import PriceHistory, read_prices, sp500_monthly, write_prices
 from hmgym.data.build_sp500_monthly import main as build
@@ -53,6 +55,30 @@ def test_what_is_written_reads_back_exactly(tmp_path):
     assert read_prices(tmp_path / "out.csv") == history
 
 
+def history_named(*assets):
+    days = tuple(datetime.date(2020, month, 28) for month in (1, 2, 3))
+    prices = np.random.default_rng(0).uniform(1.0, 2.0, (3, len(assets)))
+    return PriceHistory(dates=days, assets=assets, prices=prices)
+
+
+@pytest.mark.parametrize("file", ["out.csv", "out.csv.gz"])
+def test_names_with_commas_quotes_and_line_ends_read_back(tmp_path, file):
+    history = history_named("Smith, Jones", 'the "good" one', "two\nlines", "two\r\nmore", "# no comment", "plain")
+    write_prices(history, tmp_path / file, comments=["two\nlines"])
+    assert read_prices(tmp_path / file) == history
+
+
+def test_the_line_of_a_row_is_named_after_a_name_of_two_lines(tmp_path):
+    text = GOOD.replace("A,B", '"A\nA",B').replace("19", "0")
+    with pytest.raises(ValueError, match="line 4: the price of B"):
+        read_prices(write(tmp_path, text))
+
+
+def test_names_that_would_not_read_back_are_refused():
+    with pytest.raises(ValueError, match="must not begin or end with white space, got ' A'"):
+        history_named(" A")
+
+
 def test_the_packaged_file_is_made_from_daily_prices(tmp_path, monkeypatch):
     days = [datetime.date(2020, 1, 1) + datetime.timedelta(days=i) for i in range(0, 150, 3)]
     daily = PriceHistory(dates=tuple(days), assets=("A",), prices=np.linspace(10, 20, len(days))[:, None])
@@ -81,6 +107,9 @@ def test_the_packaged_file_is_made_from_daily_prices(tmp_path, monkeypatch):
         (GOOD.replace("2020-03-31", "31/03/20"), 4, "expected a date YYYY-MM-DD"),
         (GOOD.replace("A,B", "A,A"), 1, "every price column needs a name of its own"),
         ("Date\n2020-01-31\n", 1, "at least one price column"),
+        (GOOD.partition("\n")[2], 1, "expected a header that names the columns, got a row of 2020-01-31"),
+        ("# where from\n" + GOOD.partition("\n")[2], 2, "expected a header that names the columns"),
+        (GOOD.replace("12,21", '12,"21'), 4, "cannot be read as a row of a CSV file: unexpected end of data"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, text, line, says):
@@ -118,7 +147,7 @@ def test_bad_frames():
         read_prices(frame.replace(2.0, -2.0))
     with pytest.raises(ValueError, match="strictly ascending"):
         read_prices(frame[::-1])
-    with pytest.raises(ValueError, match="expected numbers in every column"):
+    with pytest.raises(ValueError, match="`A` must be a dense array of real numbers, got 'x'"):
         read_prices(frame.astype(object).replace(2.0, "x"))
     for labels in (["u", "v", "w"], [0, 1, 2], [pd.Timestamp("2020-01-01"), pd.NaT, pd.Timestamp("2020-03-01")]):
         with pytest.raises(ValueError, match="expected dates as the index, got"):
@@ -134,3 +163,50 @@ def test_history_checks_its_arguments():
         sp500_monthly().select(("XOM", "NOPE"))
     with pytest.raises(ValueError, match="read-only"):
         sp500_monthly().prices[0, 0] = 1.0
+
+
+@pytest.mark.parametrize(
+    ("prices", "got"),
+    [
+        (np.array([[1.0 + 0j], [2.0], [3.0]]), "complex128"),
+        (np.array([["1"], ["2"], ["3"]]), "str32"),
+        (np.array([[True], [True], [True]]), "bool"),
+        (np.ma.masked_less(np.array([[1.0], [2.0], [3.0]]), 2.0), "masked values"),
+        (scipy.sparse.csr_array(np.array([[1.0], [2.0], [3.0]])), "csr_array"),
+        ([[1.0], [2.0], [10**400]], "one that is too large for a float"),
+        ([[1.0], [2.0], ["3"]], "str"),
+        ([[1.0], [2.0], [None]], "None"),
+        ([[1.0], [2.0, 3.0], [4.0]], "list"),
+    ],
+    ids=["complex", "text", "truth", "masked", "sparse", "huge", "mixed", "none", "ragged"],
+)
+def test_prices_that_are_no_real_numbers(prices, got):
+    days = tuple(datetime.date(2020, month, 28) for month in (1, 2, 3))
+    with pytest.raises(ValueError, match=f"prices: `prices` must be a dense array of real numbers, got {got}"):
+        PriceHistory(dates=days, assets=("A",), prices=prices)
+
+
+@pytest.mark.parametrize(
+    ("column", "got"),
+    [
+        ([1j, 2.0, 3.0], "complex128"),
+        (["1", "2", "3"], "'1'"),
+        ([True, True, True], "bool"),
+        ([1.0, True, 3.0], "True"),
+        ([1, 2, 10**400], "one that is too large for a float"),
+    ],
+    ids=["complex", "text", "truth", "mixed", "huge"],
+)
+def test_frames_that_hold_no_real_numbers(column, got):
+    days = pd.to_datetime(["2020-01-01", "2020-02-01", "2020-03-01"])
+    frame = pd.DataFrame({"A": [1.0, 2.0, 3.0], "B": pd.Series(column, index=days, dtype=None)}, index=days)
+    with pytest.raises(ValueError, match="price frame: `B` must be a dense array of real numbers, got " + got):
+        read_prices(frame.assign(A=1.0))
+
+
+def test_integers_decimals_and_what_is_masked_nowhere_are_real_numbers():
+    days = tuple(datetime.date(2020, month, 28) for month in (1, 2, 3))
+    for prices in ([[1], [2], [3]], [[Decimal(1)], [2], [3.0]], np.ma.masked_less([[1.0], [2.0], [3.0]], 0.0)):
+        history = PriceHistory(dates=days, assets=("A",), prices=prices)
+        assert history.prices.dtype == np.float64
+        assert history.prices.ravel().tolist() == [1.0, 2.0, 3.0]

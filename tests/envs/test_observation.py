@@ -58,12 +58,13 @@ def test_entries_say_what_the_table_says(state: MarketState) -> None:
 
 def test_hidden_parts_of_the_state_are_hidden(state: MarketState) -> None:
     observe = ObservationMap(CONFIG)
+    memory = state.scenario.population
+    others = replace(memory, error=memory.error + 1.0, sentiment=memory.sentiment + 1.0)
     other = replace(
         state,
         next_news=state.next_news + 1.0,
         block_row=state.block_row + 1,
-        error=state.error + 1.0,
-        sentiment=state.sentiment + 1.0,
+        scenario=replace(state.scenario, memories=(others,)),
     )
     np.testing.assert_array_equal(observe(state), observe(other))
 

@@ -13,7 +13,6 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from hmgym.market import Market, MarketConfig
-from hmgym.market.replacement import replace_ruined
 
 ROWS = 5
 # Ruin at a tenth below the start ends many episodes early, each in its own month.
@@ -287,9 +286,9 @@ def test_what_a_newcomer_sees_is_what_its_first_month_starts_with() -> None:
     _, reward, *_, infos = env.step(np.zeros(env.action_space.shape, np.float32))
     batch: Any = env._batch
     state, _, shocks = batch._last_period
-    seated, _ = replace_ruined(batch.market.population, state, shocks.newcomers)
+    seated, _ = batch._runs.scenario.open(state, shocks)
     np.testing.assert_array_equal(shown, env.observation_map(seated)[ruined])
-    np.testing.assert_array_equal(wealth, seated.wealth[:, :LEARNERS].numpy()[ruined])
+    np.testing.assert_array_equal(wealth, seated.wealth[:, :LEARNERS][ruined])
     assert not np.array_equal(shown, env.observation_map(state)[ruined])
     began = ruined.ravel()
     np.testing.assert_allclose(np.log(infos["unit_value"])[began], reward[began], atol=1e-12)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 
 from hmgym.market import Action, Market, MarketConfig, MarketState
+from hmgym.market.tensors import named_tensors
 
 
 @pytest.fixture(autouse=True)
@@ -46,22 +45,16 @@ def random_action():
     return make
 
 
-def tensors(group, prefix=""):
-    """(name, tensor) of a dataclass of tensors, nested ones included."""
-    for item in dataclasses.fields(group):
-        value = getattr(group, item.name)
-        if isinstance(value, torch.Tensor):
-            yield prefix + item.name, value
-        elif dataclasses.is_dataclass(value):
-            yield from tensors(value, prefix + item.name + ".")
-
-
 @pytest.fixture
 def same():
     """Assert that two dataclasses of tensors are equal to the last bit."""
 
     def check(one, other):
-        for (name, left), (_, right) in zip(tensors(one), tensors(other), strict=True):
+        others = named_tensors(other)
+        for name, left in named_tensors(one).items():
+            right = others.pop(name)
             assert torch.equal(left, right), f"{name} differs by {(left - right).abs().max()}"
+
+        assert not others
 
     return check

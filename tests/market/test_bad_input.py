@@ -53,7 +53,9 @@ def test_shocks_of_other_markets() -> None:
     generators = [np.random.default_rng(seed) for seed in range(4)]
     state = market.initial(market.draw_initial_shocks(generators))
     for shocks in (market.draw_shocks(generators[:1]), market.draw_shocks(generators, periods=2)):
-        with pytest.raises(ValueError, match=r"`shocks` must be of \(markets, investors, assets\) = \(4, 20, 3\)"):
+        with pytest.raises(
+            ValueError, match=r"`shocks` must be this market's, for 4 markets: news of shape \(4, 3\), got"
+        ):
             market.transition(state, None, shocks)
     with pytest.raises(ValueError, match="`state` and `shocks` must be"):
         market.transition(state, None, None)

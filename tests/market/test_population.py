@@ -25,7 +25,7 @@ def test_cohorts():
 
 def test_traits_are_uniform_over_their_ranges():
     market, state = many()
-    traits, (fundamentalists, followers, _) = state.traits, market.population.cohort_sizes
+    traits, (fundamentalists, followers, _) = state.scenario.population.traits, market.scenario.population.cohort_sizes
     first, second = 1 + fundamentalists, 1 + fundamentalists + followers
     for values, low, high in (
         (traits.news_weight[:, 1:], 0.7, 1.2),
@@ -49,7 +49,7 @@ def test_traits_are_uniform_over_their_ranges():
 def test_a_learner_has_a_tenth_and_the_rest_are_unequal():
     _, state = many()
     share = state.wealth / state.wealth.sum(1, keepdim=True)
-    torch.testing.assert_close(share, state.target_share)
+    torch.testing.assert_close(share, state.scenario.target_share)
     torch.testing.assert_close(share[:, 0], torch.full((300,), 0.1, dtype=torch.float64))
     torch.testing.assert_close(share[:, 1:11].sum(1), torch.full((300,), 0.9 * 10 / 19, dtype=torch.float64))
     torch.testing.assert_close(share[:, 17:].sum(1), torch.full((300,), 0.9 * 3 / 19, dtype=torch.float64))
@@ -68,7 +68,7 @@ def test_the_learners_belief():
 
 def test_the_beliefs_of_others():
     market, state = many(4)
-    beliefs, traits, log_price = market.beliefs(state), state.traits, torch.log(state.prices)
+    beliefs, traits, log_price = market.beliefs(state), state.scenario.population.traits, torch.log(state.prices)
     gap = state.log_value - state.news - log_price
     common = log_price + 0.006
     fundamentalist, follower, moody = 1, 12, 19
@@ -76,18 +76,19 @@ def test_the_beliefs_of_others():
         beliefs[:, fundamentalist],
         common
         + traits.news_weight[:, fundamentalist] * state.news
-        + traits.pull[:, fundamentalist] * (gap + state.error[:, fundamentalist])
-        + state.sentiment[:, fundamentalist],
+        + traits.pull[:, fundamentalist] * (gap + state.scenario.population.error[:, fundamentalist])
+        + state.scenario.population.sentiment[:, fundamentalist],
     )
     torch.testing.assert_close(
         beliefs[:, follower],
         common
         + traits.news_weight[:, follower] * state.news
-        + traits.trend_gain[:, follower] * state.trend[:, follower]
-        + state.sentiment[:, follower],
+        + traits.trend_gain[:, follower] * state.scenario.population.trend[:, follower]
+        + state.scenario.population.sentiment[:, follower],
     )
     torch.testing.assert_close(
-        beliefs[:, moody], common + traits.news_weight[:, moody] * state.news + state.sentiment[:, moody]
+        beliefs[:, moody],
+        common + traits.news_weight[:, moody] * state.news + state.scenario.population.sentiment[:, moody],
     )
 
 
@@ -97,18 +98,22 @@ def test_moods_keep_their_spread():
     generators = [np.random.default_rng(1000 + i) for i in range(60)]
     for _ in range(40):
         state, _ = market.transition(state, None, market.draw_shocks(generators))
-    assert float(state.error[:, 1:11].std()) == pytest.approx(0.05 / (1.0 - 0.95**2) ** 0.5, rel=0.05)
-    assert float(state.sentiment[:, 1:].std()) == pytest.approx(0.01 / (1.0 - 0.9**2) ** 0.5, rel=0.05)
-    assert not state.error[:, 11:].any()
-    assert not state.error[:, 0].any()
-    assert not state.sentiment[:, 0].any()
+    assert float(state.scenario.population.error[:, 1:11].std()) == pytest.approx(
+        0.05 / (1.0 - 0.95**2) ** 0.5, rel=0.05
+    )
+    assert float(state.scenario.population.sentiment[:, 1:].std()) == pytest.approx(
+        0.01 / (1.0 - 0.9**2) ** 0.5, rel=0.05
+    )
+    assert not state.scenario.population.error[:, 11:].any()
+    assert not state.scenario.population.error[:, 0].any()
+    assert not state.scenario.population.sentiment[:, 0].any()
 
 
 def test_memories_differ():
     market, state = many(2)
     generators = [np.random.default_rng(i) for i in range(2)]
-    before = state.trend
+    before = state.scenario.population.trend
     state, _ = market.transition(state, None, market.draw_shocks(generators))
-    response = (state.trend - before) / (state.last_return.unsqueeze(1) - before)
+    response = (state.scenario.population.trend - before) / (state.last_return.unsqueeze(1) - before)
     memories = {round(1.0 / float(value)) for value in response[0, 11:17, 0]}
     assert memories == {3, 6, 12}

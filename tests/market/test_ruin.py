@@ -13,11 +13,11 @@ from hmgym.market import Action
 def impoverish(state, investor, factor):
     """The state in which an investor owes so much that its wealth is `factor` of what it was; the bank lent it."""
     lost = (1.0 - factor) * state.wealth[:, investor]
-    cash, wealth, balances = state.cash.clone(), state.wealth.clone(), state.balances.clone()
+    cash, wealth = state.cash.clone(), state.wealth.clone()
     cash[:, investor] -= lost
     wealth[:, investor] -= lost
-    balances[:, 2] += lost
-    return replace(state, cash=cash, wealth=wealth, balances=balances)
+    accounts = {**state.accounts, "bank": state.accounts["bank"] + lost}
+    return replace(state, cash=cash, wealth=wealth, accounts=accounts)
 
 
 def ruin_learner(market, generators, state):
@@ -43,32 +43,25 @@ def test_a_ruined_learner_is_floored_and_the_default_fund_pays(start):
 def test_the_next_month_starts_with_a_newcomer_and_sells_the_estate(start):
     market, generators, state = start(3)
     ruined, _ = ruin_learner(market, generators, state)
-    cash_before = ruined.cash.sum(1) + ruined.balances.sum(1)
+    cash_before = ruined.total_cash
     after, outcome = market.transition(ruined, None, market.draw_shocks(generators))
     assert not after.ruined[:, 0].any()
     torch.testing.assert_close(torch.log(after.unit_value), outcome.reward, rtol=0.0, atol=1e-12)
     assert (after.wealth[:, 0] > 0.05 * after.wealth.sum(1)).all()
     torch.testing.assert_close(after.holdings.sum(1), after.supply, rtol=1e-9, atol=0.0)
-    torch.testing.assert_close(after.cash.sum(1) + after.balances.sum(1), cash_before, rtol=1e-9, atol=1e-3)
+    torch.testing.assert_close(after.total_cash, cash_before, rtol=1e-9, atol=1e-3)
 
 
 def test_a_ruined_background_investor_gets_new_traits_and_its_market_alone_changes(start):
     market, generators, state = start(3)
     poor = impoverish(state, 7, 0.001)
-    poor = replace(
-        poor,
-        **{
-            name: torch.cat([getattr(poor, name)[:1], getattr(state, name)[1:]])
-            for name in ("cash", "wealth", "balances")
-        },
-    )
+    poor = state.with_rows(torch.tensor([0]), poor.select([0]))
     month, _ = market.transition(poor, None, market.draw_shocks(generators))
     assert month.ruined.nonzero().tolist() == [[0, 7]]
     after, _ = market.transition(month, None, market.draw_shocks(generators))
-    changed = (after.traits.long_leverage != state.traits.long_leverage).nonzero().tolist()
-    assert changed == [[0, 7]]
-    others = state.traits.risk.flatten(2).ne(after.traits.risk.flatten(2)).any(-1).nonzero().tolist()
-    assert others == [[0, 7]]
+    old, new = state.scenario.population.traits, after.scenario.population.traits
+    assert (new.long_leverage != old.long_leverage).nonzero().tolist() == [[0, 7]]
+    assert old.risk.flatten(2).ne(new.risk.flatten(2)).any(-1).nonzero().tolist() == [[0, 7]]
 
 
 def test_leverage_ruins_in_a_crash(start):

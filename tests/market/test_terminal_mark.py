@@ -53,7 +53,7 @@ def test_without_a_trade_there_is_no_gain():
         _, outcome = market.transition(state, action, shocks)
         money = (state.holdings - outcome.holdings)[:, :1] * outcome.prices.unsqueeze(1)
         wanted = money / state.wealth[:, :1, None]
-        correction = 2.0 * (state.traits.risk[:, 0] @ wanted[:, 0].unsqueeze(-1)).squeeze(-1)
+        correction = 2.0 * (state.scenario.population.traits.risk[:, 0] @ wanted[:, 0].unsqueeze(-1)).squeeze(-1)
         action = Action(
             short_leverage=action.short_leverage,
             long_leverage=action.long_leverage,

@@ -1,51 +1,28 @@
-"""Train PPO, A2C, SAC or TD3 on a batch of markets, with checkpoints that a later run resumes from."""
+"""Train an algorithm of stable-baselines3 on a batch of markets, with checkpoints that a later run resumes from."""
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import math
-from collections.abc import Mapping
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from stable_baselines3 import A2C, PPO, SAC, TD3
+from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
+from hmgym.agents.run import TrainingResult, TrainingRun
+from hmgym.agents.sb3.normalizer import load_statistics, save_statistics
 from hmgym.agents.sb3.vec_env import MarketVecEnv
-from hmgym.agents.training import (
-    LearningCurve,
-    Progress,
-    TrainingPlan,
-    TrainingResult,
-    checkpoint_folder,
-    newest_checkpoint,
-    spread_seed,
-)
+from hmgym.agents.training import TrainingPlan, spread_seed
 
-ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "a2c": A2C, "sac": SAC, "td3": TD3}
-
-_NETWORK = {"net_arch": [64, 64]}
-HYPERPARAMETERS: dict[str, dict[str, Any]] = {
-    "ppo": {
-        "n_steps": 16, "batch_size": 2048, "n_epochs": 6, "learning_rate": 1e-3, "gamma": 0.95, "gae_lambda": 0.9,
-        "ent_coef": 0.0, "policy_kwargs": {**_NETWORK, "log_std_init": 0.5},
-    },
-    "a2c": {"n_steps": 16, "learning_rate": 7e-4, "gamma": 0.95, "gae_lambda": 0.9, "ent_coef": 0.0,
-            "policy_kwargs": {**_NETWORK, "log_std_init": 0.0}},
-    "sac": {"buffer_size": 300_000, "batch_size": 1024, "learning_rate": 1e-3, "gamma": 0.9, "train_freq": 1,
-            "gradient_steps": 4, "learning_starts": 10_000, "policy_kwargs": _NETWORK},
-    "td3": {"buffer_size": 300_000, "batch_size": 1024, "learning_rate": 1e-3, "gamma": 0.9, "train_freq": 1,
-            "gradient_steps": 4, "learning_starts": 10_000, "policy_kwargs": _NETWORK},
-}  # fmt: skip
-"""Large batches and a short horizon: an action earns its reward next month, and markets are cheap.
-
-Wide exploration, because good actions lie at the edges of the box.
-"""
+_MODEL_FILE, _REPLAY_FILE = "model.zip", "replay_buffer.pkl"
+_OF_POLICY = ("net_arch", "log_std_init")  # hyperparameters that go to the networks, not to the algorithm
 
 
 class NormalizedPolicy:
@@ -57,109 +34,123 @@ class NormalizedPolicy:
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
-    ) -> tuple[npt.NDArray[np.float32], None]:
-        """Actions (E, size of one action) for observations (E, size), as the model's own `predict` gives them."""
+    ) -> tuple[npt.NDArray[np.float32], Any]:
+        """Actions (E, size of one action) for observations (E, size), as the model's own `predict` gives them.
+
+        The state is that of the model: None, unless its networks have a memory.
+        """
         normalized = np.asarray(self._normalizer.normalize_obs(observation))
-        return self._model.predict(normalized, deterministic=deterministic)[0], None
+        return self._model.predict(normalized, state, episode_start, deterministic)
 
 
-def train(plan: TrainingPlan, progress: Progress | None = None) -> TrainingResult:
-    """Train as planned; writes checkpoints and TensorBoard logs under ``plan.out``.
+def train(algorithm: type[BaseAlgorithm], policy: str, run: TrainingRun) -> TrainingResult:
+    """Train as the run says; writes checkpoints and TensorBoard logs.
 
     Args:
-        plan: what to train.
-        progress: told how far the run is.
+        algorithm: of stable-baselines3, or with its interface.
+        policy: name of its networks, such as ``"MlpPolicy"``.
+        run: what to train.
     """
-    plan.out.mkdir(parents=True, exist_ok=True)
+    plan, found = run.plan, run.found
     markets = MarketVecEnv(plan.env_id, plan.num_markets, **plan.env_kwargs)
-    monitored = VecMonitor(markets)
-    found = newest_checkpoint(plan.out) if plan.resume else None
-    algorithm = ALGORITHMS[plan.algo]
+    normalized = VecNormalize(VecMonitor(markets), gamma=run.hyperparameters.gamma)
     log = str(plan.out / "tensorboard")
-    curve = LearningCurve(plan)
     if found is None:
-        # A copy: the algorithms write into the dictionaries that they are given.
-        settings = copy.deepcopy({**HYPERPARAMETERS[plan.algo], **plan.hyperparameters})
-        if plan.algo == "ppo":
-            settings["batch_size"] = _largest_divisor(settings["n_steps"] * markets.num_envs, settings["batch_size"])
-        normalized = VecNormalize(monitored, gamma=settings.get("gamma", 0.99))
         model = algorithm(
-            "MlpPolicy", normalized, seed=plan.seed, tensorboard_log=log, device="cpu",
-            stats_window_size=max(100, markets.num_envs), **settings,
+            policy, normalized, seed=plan.seed, tensorboard_log=log, device="cpu",
+            stats_window_size=max(100, markets.num_envs), **_constructor_arguments(run.hyperparameters, markets),
         )  # fmt: skip
         markets.seed(plan.market_seed)  # after the algorithm, which seeds its environment too
     else:
-        normalized = VecNormalize.load(str(found / "vecnormalize.pkl"), monitored)
-        model = algorithm.load(found / "model.zip", env=normalized, tensorboard_log=log, device="cpu")
-        if isinstance(model, OffPolicyAlgorithm) and (found / "replay_buffer.pkl").exists():
-            model.load_replay_buffer(found / "replay_buffer.pkl")
-        curve.read(found / "progress.json")
+        load_statistics(normalized, found.folder)
+        model = algorithm.load(found.folder / _MODEL_FILE, env=normalized, tensorboard_log=log, device="cpu")
+        if isinstance(model, OffPolicyAlgorithm):
+            _load_replay_buffer(model, found.folder)
         # The streams of a resumed run start from another seed: the old one would replay what was already learnt from.
         markets.seed(spread_seed(plan.seed, model.num_timesteps))
+    run.start()
     remaining = plan.total_steps - model.num_timesteps
+    trained = NormalizedPolicy(model, normalized)
     if remaining > 0:
-        recorder = TrainingRecorder(plan, curve, NormalizedPolicy(model, normalized), progress)
+        recorder = TrainingRecorder(run, trained)
         model.learn(remaining, callback=recorder, reset_num_timesteps=found is None, tb_log_name=plan.algo)
+    else:
+        run.curve.pause()
     normalized.training = False
-    return TrainingResult(
-        policy=NormalizedPolicy(model, normalized), curve=curve.points, env_steps=model.num_timesteps,
-        seconds=curve.seconds,
-    )  # fmt: skip
+    return run.result(trained, model.num_timesteps)
 
 
 class TrainingRecorder(BaseCallback):
     """Keeps the learning curve, writes checkpoints and tells how far the run is.
 
-    A checkpoint holds the model, the VecNormalize statistics and the replay buffer where there is one.
+    A checkpoint holds the model, the statistics of VecNormalize and the replay buffer where there is one.
 
     Args:
-        plan: of the run.
-        curve: to add to.
+        run: to record.
         policy: what the curve measures.
-        progress: told how far the run is.
     """
 
-    def __init__(
-        self, plan: TrainingPlan, curve: LearningCurve, policy: NormalizedPolicy, progress: Progress | None
-    ) -> None:
+    def __init__(self, run: TrainingRun, policy: NormalizedPolicy) -> None:
         super().__init__()
-        self._plan, self._curve, self._policy, self._progress = plan, curve, policy, progress
+        self._run, self._policy = run, policy
         self._next_checkpoint = 0
 
     def _on_training_start(self) -> None:
-        self._next_checkpoint = self.num_timesteps + self._plan.checkpoint_steps
-        self._curve.start()
+        self._next_checkpoint = self.num_timesteps + self._run.plan.checkpoint_steps
+        self._run.curve.start()
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_start(self) -> None:
         # Here and not at the end of a rollout: the gradient steps on the last rollout are then part of what is saved.
-        self._curve.measure(self._policy, self.num_timesteps, _gradient_steps(self.model))
-        if self._progress is not None:
-            recent = [episode["r"] for episode in self.model.ep_info_buffer or []]
-            self._progress(self.num_timesteps, float(np.mean(recent)) if recent else math.nan)
+        self._run.curve.measure(self._policy, self.num_timesteps, _gradient_steps(self.model))
+        recent = [episode["r"] for episode in self.model.ep_info_buffer or []]
+        self._run.progress(self.num_timesteps, float(np.mean(recent)) if recent else math.nan)
         if self.num_timesteps >= self._next_checkpoint:
-            self._next_checkpoint = self.num_timesteps + self._plan.checkpoint_steps
+            self._next_checkpoint = self.num_timesteps + self._run.plan.checkpoint_steps
             self._save()
 
     def _on_training_end(self) -> None:
-        self._curve.measure(self._policy, self.num_timesteps, _gradient_steps(self.model), last=True)
-        self._curve.pause()
+        self._run.curve.measure(self._policy, self.num_timesteps, _gradient_steps(self.model), last=True)
+        self._run.curve.pause()
         self._save()
 
     def _save(self) -> None:
-        folder = checkpoint_folder(self._plan.out, self.num_timesteps)
-        self.model.save(folder / "model.zip")
         normalizer = self.model.get_vec_normalize_env()
         assert normalizer is not None
-        normalizer.save(str(folder / "vecnormalize.pkl"))
-        if isinstance(self.model, OffPolicyAlgorithm):
-            self.model.save_replay_buffer(folder / "replay_buffer.pkl")
-        self._curve.write(folder / "progress.json")
-        for older in folder.parent.glob("*/replay_buffer.pkl"):
-            if older.parent != folder:
-                older.unlink()  # only the newest is resumed from, and it is large
+        with self._run.checkpoint(self.num_timesteps, transient=[_REPLAY_FILE]) as folder:
+            self.model.save(folder / _MODEL_FILE)
+            save_statistics(normalizer, folder)
+            if isinstance(self.model, OffPolicyAlgorithm):
+                self.model.save_replay_buffer(folder / _REPLAY_FILE)
+
+
+def load_policy(algorithm: type[BaseAlgorithm], folder: Path, plan: TrainingPlan) -> NormalizedPolicy:
+    """The deterministic policy of a checkpoint folder."""
+    normalizer = VecNormalize(MarketVecEnv(plan.env_id, 1, **plan.env_kwargs), training=False)
+    load_statistics(normalizer, folder)
+    return NormalizedPolicy(algorithm.load(folder / _MODEL_FILE, device="cpu"), normalizer)
+
+
+def _constructor_arguments(hyperparameters: Any, markets: MarketVecEnv) -> dict[str, Any]:
+    settings = {item.name: getattr(hyperparameters, item.name) for item in dataclasses.fields(hyperparameters)}
+    networks = {name: settings.pop(name) for name in _OF_POLICY if name in settings}
+    networks["net_arch"] = list(networks["net_arch"])
+    if "batch_size" in settings and "n_epochs" in settings:
+        settings["batch_size"] = _largest_divisor(settings["n_steps"] * markets.num_envs, settings["batch_size"])
+    return {**settings, "policy_kwargs": networks}
+
+
+def _load_replay_buffer(model: OffPolicyAlgorithm, folder: Path) -> None:
+    if (folder / _REPLAY_FILE).exists():
+        model.load_replay_buffer(folder / _REPLAY_FILE)
+    else:
+        warnings.warn(
+            f"{folder} has no replay buffer, which only the newest checkpoint keeps: it is filled anew",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _gradient_steps(model: BaseAlgorithm) -> int:
@@ -173,11 +164,3 @@ def _gradient_steps(model: BaseAlgorithm) -> int:
 def _largest_divisor(number: int, at_most: int) -> int:
     """Largest divisor of `number` that is no larger than `at_most`: a minibatch that divides the rollout."""
     return next(size for size in range(min(number, at_most), 0, -1) if number % size == 0)
-
-
-def load_policy(folder: Path, env_id: str, algo: str, env_kwargs: Mapping[str, Any] | None = None) -> NormalizedPolicy:
-    """The deterministic policy of a checkpoint folder."""
-    markets = MarketVecEnv(env_id, 1, **(env_kwargs or {}))
-    normalizer = VecNormalize.load(str(folder / "vecnormalize.pkl"), markets)
-    normalizer.training = False
-    return NormalizedPolicy(ALGORITHMS[algo].load(folder / "model.zip", device="cpu"), normalizer)

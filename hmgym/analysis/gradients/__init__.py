@@ -1,1 +1,0 @@
-"""Diagnostics of gradients through the market, as commands with figures: ``python -m hmgym.analysis.gradients``."""

@@ -1,0 +1,119 @@
+"""Values of a clearing problem, without a graph: the compiled kernels, and the torch path where they cannot go."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hmgym.clearing import kernels, smooth_kernels
+from hmgym.clearing.batched import clear_batched
+from hmgym.clearing.problem import Problem, per_position
+from hmgym.clearing.threads import as_array, over_markets
+
+_NONE = np.zeros((1, 1, 1))  # what a kernel gets for a reference and a cost that are not there
+_SNAP = 1e-13  # the torch path's positions this close to a limit stand at it
+
+
+class Solved(NamedTuple):
+    """A solution and what its adjoint needs. A market that was not cleared holds NaN."""
+
+    prices: Tensor  # (E, N)
+    weights: Tensor  # (E, B, N+1)
+    holdings: Tensor  # (E, B, N)
+    residual: Tensor  # (E,)
+    iterations: Tensor  # (E,)
+    converged: Tensor  # (E,) bool
+    state: Tensor  # (E, B, N+1) int8, the states of positions as kernels.py numbers them
+
+
+def solve(problem: Problem, *, smoothing: float, backend: str, rejected: list[int]) -> Solved:
+    """Clear every market but the ``rejected`` ones; with ``backend="auto"`` what the kernel gives up goes to torch."""
+    if backend == "torch" or problem.beliefs.device.type != "cpu":
+        return _solve_with_torch(problem, smoothing, rejected)
+    if problem.start is None:
+        problem = problem.replace(start=_mean_belief(problem))
+    solved = _solve_with_kernel(problem, smoothing, rejected)
+    failed = ~solved.converged
+    failed[rejected] = False
+    if backend == "auto" and bool(failed.any()):
+        # The last resort: code that shares nothing with the kernel, on the failed markets alone.
+        rows = torch.nonzero(failed)[:, 0]
+        again = _solve_with_torch(problem.rows(rows), smoothing, [])
+        for name in ("prices", "weights", "holdings", "residual", "converged", "state"):
+            getattr(solved, name)[rows] = getattr(again, name)
+    return solved
+
+
+def _mean_belief(problem: Problem) -> Tensor:
+    rich = problem.wealth.detach().clamp(min=0.0)
+    return torch.exp((rich[..., None] * problem.beliefs.detach()).sum(1) / rich.sum(1, keepdim=True))
+
+
+def kernel_arrays(problem: Problem) -> tuple[object, ...]:
+    """What both kernels take for a problem: limits of every position, and whether there are costs."""
+    reference, cost = problem.reference_weights, problem.trading_cost
+    n = problem.supply.shape[-1] + 1
+    limits = (per_position(x, n) for x in (problem.short_leverage, problem.long_leverage))
+    return (
+        *(as_array(x) for x in (problem.beliefs, problem.risk, problem.wealth, *limits)),
+        *(as_array(x) for x in (problem.supply, problem.orders)),
+        cost is not None,
+        *(_NONE if x is None else as_array(x) for x in (reference, cost)),
+    )
+
+
+def _solve_with_kernel(problem: Problem, smoothing: float, rejected: list[int]) -> Solved:
+    E, B, N = problem.beliefs.shape
+    assert problem.start is not None
+    prices, weights = np.empty((E, N)), np.empty((E, B, N + 1))
+    residual, iterations, status = np.empty(E), np.zeros(E, np.int64), np.zeros(E, np.int64)
+    status[rejected] = kernels.REJECTED
+    state = np.full((E, B, N + 1), kernels.BELOW, np.int8)  # smoothed positions are all free
+    arrays = (*kernel_arrays(problem), as_array(problem.start), prices, weights)
+    if smoothing > 0.0:
+        over_markets(smooth_kernels.clear_markets, E, B, smoothing, *arrays, residual, iterations, status)
+    else:
+        over_markets(kernels.clear_markets, E, B, *arrays, state, residual, iterations, status)
+    holdings = np.maximum(as_array(problem.wealth), 0.0)[..., None] * weights[..., 1:] / prices[:, None]
+    arrays_out = (prices, weights, holdings, residual, iterations, status == kernels.CLEARED, state)
+    return Solved(*(torch.from_numpy(x) for x in arrays_out))
+
+
+def _solve_with_torch(problem: Problem, smoothing: float, rejected: list[int]) -> Solved:
+    with torch.no_grad():
+        prices, weights, residual, converged, iterations = clear_batched(problem, smoothing=smoothing)
+        prices, weights = prices.clone(), weights.clone()
+        if rejected:
+            converged = converged.clone()
+            converged[rejected] = False
+        prices[~converged] = torch.nan
+        weights[~converged] = torch.nan
+        state = torch.full(weights.shape, kernels.BELOW, dtype=torch.int8, device=weights.device)
+        if smoothing == 0.0:
+            weights = _note_states(problem, weights, state)
+        state[problem.wealth <= 0] = kernels.AT_REFERENCE
+        holdings = problem.wealth.clamp(min=0.0)[..., None] * weights[..., 1:] / prices[:, None]
+    return Solved(prices, weights, holdings, residual, iterations, converged, state)
+
+
+def _note_states(problem: Problem, weights: Tensor, state: Tensor) -> Tensor:
+    """Enter into ``state`` where positions stand. Returns the weights, those at a limit or reference exactly there."""
+    n = weights.shape[-1]
+    lower, upper = -per_position(problem.short_leverage, n), per_position(problem.long_leverage, n)
+    for limit, at_limit in ((lower, kernels.AT_LOWER), (upper, kernels.AT_UPPER)):
+        near = (weights - limit).abs() <= _SNAP
+        weights = torch.where(near, limit, weights)
+        state[near] = at_limit
+    reference, cost = problem.reference_weights, problem.trading_cost
+    if reference is not None and cost is not None:
+        risky = state[..., 1:]
+        near = ((weights[..., 1:] - reference).abs() <= _SNAP) & (cost > 0) & (risky & 1).bool()
+        weights[..., 1:] = torch.where(near, reference, weights[..., 1:])
+        risky[near] = kernels.AT_REFERENCE
+    # Where limits leave a single corner the budget still needs one position that may move.
+    stuck = ~(state & 1).bool().any(-1)
+    state[stuck, weights[stuck].argmax(-1)] = kernels.BELOW
+    return weights

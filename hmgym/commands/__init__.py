@@ -1,0 +1,1 @@
+"""The subcommands of ``hmgym``, one module each. They need the extra ``train``."""

@@ -1,0 +1,129 @@
+"""A price history: positive prices with ascending dates, checked on construction."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PriceHistory:
+    """Prices of several assets at ascending dates.
+
+    Args:
+        dates: T dates.
+        assets: N names.
+        prices: (T, N) prices, positive, in any currency.
+        source: where they came from, one line, used in error messages and reports.
+
+    Raises:
+        ValueError: a shape, a price or a date that cannot be used.
+    """
+
+    dates: tuple[datetime.date, ...]
+    assets: tuple[str, ...]
+    prices: NDArray[np.float64]
+    source: str = "prices"
+
+    def __post_init__(self) -> None:
+        prices = real_numbers("prices", self.prices, self.source)
+        if prices.shape != (len(self.dates), len(self.assets)):
+            raise ValueError(
+                f"{self.source}: `prices` must have shape (dates, assets) = {(len(self.dates), len(self.assets))}, "
+                f"got {prices.shape}"
+            )
+        check_names(self.assets, self.source)
+        bad = np.argwhere(~(np.isfinite(prices) & (prices > 0.0)))
+        if bad.size:
+            row, column = (int(i) for i in bad[0])
+            raise ValueError(
+                f"{self.source}: prices must be positive and finite, got {prices[row, column]} for "
+                f"{self.assets[column]} on {self.dates[row]}"
+            )
+        for earlier, later in itertools.pairwise(self.dates):
+            if later <= earlier:
+                raise ValueError(f"{self.source}: dates must be strictly ascending, got {later} after {earlier}")
+        prices.setflags(write=False)
+        object.__setattr__(self, "prices", prices)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PriceHistory):
+            return NotImplemented
+        return (self.dates, self.assets) == (other.dates, other.assets) and np.array_equal(self.prices, other.prices)
+
+    def __hash__(self) -> int:
+        return hash((self.dates, self.assets, self.prices.tobytes()))
+
+    @property
+    def log_returns(self) -> NDArray[np.float64]:
+        """Log returns between successive rows, (T-1, N)."""
+        return np.diff(np.log(self.prices), axis=0)
+
+    def month_ends(self) -> PriceHistory:
+        """The last row of every calendar month."""
+        months = [(date.year, date.month) for date in self.dates]
+        keep = [i for i, month in enumerate(months) if i + 1 == len(months) or months[i + 1] != month]
+        for i, after in itertools.pairwise(keep):
+            passed = 12 * (months[after][0] - months[i][0]) + months[after][1] - months[i][1]
+            if passed > 1:
+                raise ValueError(
+                    f"`source` must have prices in every month, got none between {self.dates[i]} and "
+                    f"{self.dates[after]} ({self.source})"
+                )
+        return PriceHistory(
+            dates=tuple(self.dates[i] for i in keep), assets=self.assets, prices=self.prices[keep], source=self.source
+        )
+
+    def select(self, assets: Sequence[str]) -> PriceHistory:
+        """The named assets, in the order asked for."""
+        unknown = [name for name in assets if name not in self.assets]
+        if unknown:
+            known = ", ".join(self.assets)
+            raise ValueError(f"`assets` must be among {known} ({self.source}), got {', '.join(unknown)}")
+        columns = [self.assets.index(name) for name in assets]
+        return PriceHistory(dates=self.dates, assets=tuple(assets), prices=self.prices[:, columns], source=self.source)
+
+
+def real_numbers(name: str, values: Any, where: str) -> NDArray[np.float64]:
+    """A fresh float64 array of values that are real numbers already; nothing is parsed, unmasked or cut off.
+
+    Raises:
+        ValueError: some are complex, text, truth values, masked or too large for a float, or it is no dense array.
+    """
+    expected = f"{where}: `{name}` must be a dense array of real numbers"
+    if np.ma.is_masked(values):
+        raise ValueError(f"{expected}, got masked values")
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{expected}, got {type(values).__name__}: {error}") from error
+    if array.dtype.kind in "iuf":
+        return np.array(array, dtype=np.float64)
+    if array.dtype.kind != "O" or array.ndim == 0:
+        found = array.dtype.name if array.dtype.kind != "O" else type(values).__name__
+        raise ValueError(f"{expected}, got {found}")
+    for value in array.flat:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real | Decimal):
+            raise ValueError(f"{expected}, got {value!r}")
+    try:
+        return array.astype(np.float64)
+    except OverflowError as error:
+        raise ValueError(f"{expected}, got one that is too large for a float") from error
+
+
+def check_names(assets: Sequence[str], where: str) -> None:
+    if not assets:
+        raise ValueError(f"{where}: expected at least one price column, got none")
+    if len(set(assets)) != len(assets) or "" in assets:
+        raise ValueError(f"{where}: every price column needs a name of its own, got {', '.join(map(repr, assets))}")
+    spaced = [name for name in assets if name != name.strip()]
+    if spaced:
+        raise ValueError(f"{where}: names of price columns must not begin or end with white space, got {spaced[0]!r}")

@@ -1,0 +1,1 @@
+"""Diagnostics of gradients through the market, as commands with figures: ``python -m hmgym.diagnostics.gradients``."""

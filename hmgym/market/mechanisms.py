@@ -1,0 +1,87 @@
+"""Price mechanisms: from what investors post to prices and holdings.
+
+The default clears: one price vector at which demand equals supply. Another mechanism is a class in a file of its own
+and a line in `hmgym.market.registry.MECHANISMS`; docs/extending.md shows a complete one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from torch import Tensor
+
+from hmgym.arrays import Numpy, namespace, to_numpy, to_torch
+from hmgym.clearing import Problem, clear
+from hmgym.market.demand import Demand, Trade
+
+if TYPE_CHECKING:
+    from hmgym.market.config import MarketConfig
+    from hmgym.market.shocks import Shocks
+    from hmgym.market.state import MarketState
+
+
+class PriceMechanism(Protocol):
+    """A pure function of state, demand and shocks; gradients flow from every float input to prices and holdings.
+
+    It is made from a `MarketConfig`.
+    """
+
+    accounts: ClassVar[tuple[str, ...]]
+    """named cash accounts of its own; one that trades itself has ``DEALER``"""
+    numpy_ready: ClassVar[bool]
+    """whether it takes numpy arrays as well as tensors (`hmgym.arrays`): environments then run in half the time"""
+
+    def __call__(self, state: MarketState, demand: Demand, shocks: Shocks | None) -> Trade:
+        """Prices and holdings. Never raises for a market without a price: its row is NaN and not converged."""
+
+
+DEALER = "dealer"
+"""Account of a mechanism that takes the other side itself: it pays for the shares in `Trade.dealer_holdings`."""
+
+
+class Clearing:
+    """All demand meets supply at one vector of prices (docs/clearing.md)."""
+
+    accounts: ClassVar[tuple[str, ...]] = ()
+    numpy_ready: ClassVar[bool] = True
+
+    def __init__(self, config: MarketConfig) -> None:
+        self._cost, self._smoothing = config.trading_cost, config.smoothing
+
+    def __call__(self, state: MarketState, demand: Demand, shocks: Shocks | None) -> Trade:
+        """Clear the markets; who posts orders is served at the price that clears."""
+        cost, xp = self._cost, namespace(demand.wealth)
+        back = to_numpy if xp is Numpy else to_torch
+        problem = Problem.of(
+            to_torch(demand.beliefs),
+            to_torch(demand.risk),
+            to_torch(demand.wealth),
+            to_torch(demand.short_leverage),
+            to_torch(demand.long_leverage),
+            to_torch(demand.supply),
+            orders=None if demand.orders is None else to_torch(demand.orders),
+            last_prices=to_torch(state.prices),
+            positions=to_torch(demand.holdings) if cost else None,
+            trading_cost=to_torch(xp.full_like(demand.holdings, cost)) if cost else None,
+            start=to_torch(xp.exp(demand.start)),
+        )
+        solution = clear(problem, smoothing=self._smoothing)
+        prices = back(solution.prices)
+        return Trade(
+            prices=prices,
+            holdings=with_posted(back(solution.holdings), demand, prices),
+            weights=back(solution.weights),
+            residual=back(solution.residual),
+            iterations=back(solution.iterations),
+            converged=back(solution.converged),
+            solution=solution,
+        )
+
+
+def with_posted(holdings: Tensor, demand: Demand, prices: Tensor) -> Tensor:
+    """Holdings (E, B, N) of everybody: the optimisers' (E, O, N), then kept shares and what orders bought."""
+    if demand.kept is None:
+        return holdings
+    posted = demand.kept if demand.posted is None else demand.kept + demand.posted / prices[:, None]
+    joined: Tensor = namespace(holdings).concatenate([holdings, posted], 1)
+    return joined

@@ -1,0 +1,224 @@
+"""The command line: what it refuses, in one line and before anything is written, and what it passes on."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import hmgym
+from hmgym.agents import evaluate
+from hmgym.agents.training import TrainingPlan, hyperparameters_of, train
+from hmgym.cli import COMMANDS, main
+
+ROOT = Path(__file__).parents[1]
+QUICK = ["--timesteps", "64", "--num-envs", "4", "--n-assets", "2", "--n-investors", "6", "--curve-episodes", "0"]
+EPISODES = ["--episodes", "4", "--screening-episodes", "1"]
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """Commands run torch on one thread; other tests need not."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Status and output of ``train.py``, run in a folder of its own."""
+
+    def run_script(*arguments: str) -> tuple[int, str, str]:
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "argv", ["train.py", *arguments])
+            with pytest.raises(SystemExit) as end:
+                runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+        printed = capsys.readouterr()
+        return int(end.value.code or 0), printed.out, printed.err
+
+    return run_script
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([*EPISODES, "--episodes", "0"], "episodes"),
+        ([*EPISODES, "--episodes", "1"], "episodes"),
+        ([*EPISODES, "--episodes", "-3"], "episodes"),
+        ([*EPISODES, "--seed", "-1"], "seed"),
+        ([*EPISODES, "--env", "nope"], "env_id"),
+        ([*EPISODES, "--algo", "apg", "--reward", "excess_return"], "reward"),
+        (["--episodes", "4", "--screening-episodes", "0"], "screening_episodes"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_not_trained(
+    arguments: list[str], named: str, tmp_path: Path, script: Callable[..., tuple[int, str, str]]
+) -> None:
+    status, printed, error = script(*QUICK, *arguments)
+    assert status == 2
+    assert error.startswith(f"hmgym train: error: `{named}` must be ")
+    assert error.count("\n") == 1
+    assert printed == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_used_folder_is_refused_and_another_plan_not_resumed(
+    tmp_path: Path, script: Callable[..., tuple[int, str, str]]
+) -> None:
+    sizes = {"n_assets": 2, "n_investors": 6, "reward": "log_unit_value"}
+    train(TrainingPlan(timesteps=64, num_envs=4, curve_episodes=0, env_kwargs=sizes, out=tmp_path / "used"))
+    status, _, error = script(*QUICK, *EPISODES, "--out", "used")
+    assert status == 2
+    assert error.startswith("hmgym train: error: `out` must be a folder that no run has written to, got used with")
+    status, _, error = script(*QUICK, *EPISODES, "--resume", "--out", "used", "--seed", "7")
+    assert status == 2
+    assert error.startswith("hmgym train: error: `seed` must be 0, as in the run that is resumed")
+    assert [path.name for path in (tmp_path / "used" / "checkpoints").iterdir()] == ["64"]
+
+
+def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Status and output of a command in this process."""
+    try:
+        status = main(list(arguments))
+    except SystemExit as end:
+        status = int(end.code or 0)
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def test_hyperparameters_are_options(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[TrainingPlan] = []
+
+    def refuse(plan: TrainingPlan, progress: Any) -> None:
+        plans.append(plan)
+        raise ValueError("`plan` must not be trained, got one")
+
+    monkeypatch.setattr("hmgym.commands.train.train", refuse)
+    status, _, error = run(
+        "train", *QUICK, "--algo", "shac", "--horizon", "4", "--trace", "0.5", "--betas", "0.8", "0.9", "--feedback",
+        capsys=capsys,
+    )  # fmt: skip
+    assert (status, error) == (2, "hmgym train: error: `plan` must not be trained, got one\n")
+    chosen = hyperparameters_of(plans[0])
+    assert (chosen["horizon"], chosen["trace"], chosen["betas"], chosen["feedback"]) == (4, 0.5, (0.8, 0.9), True)
+    assert chosen == {**hyperparameters_of(TrainingPlan(algo="shac")), **chosen}
+    assert plans[0].out == plans[0].default_folder()
+    for wrong, said in (
+        (["--algo", "ppo", "--trace", "0.5"], "Unrecognized options"),
+        (["--algo", "ppo", "--gamma", "2"], "`gamma` must lie in"),
+        (["--algo", "dqn"], "invalid choice: 'dqn'"),
+    ):
+        status, _, error = run("train", *wrong, capsys=capsys)
+        assert status == 2
+        assert said in error
+    assert len(plans) == 1
+
+
+@pytest.mark.parametrize("algo", ["apg", "ppo"])
+def test_a_checkpoint_is_evaluated_on_its_own_markets_or_on_others(
+    algo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = {"n_assets": 2, "n_investors": 6, "max_episode_steps": 5}
+    plan = TrainingPlan(
+        algo=algo, env_id="hmgym/Beliefs-v0", timesteps=64, num_envs=2, curve_episodes=0, env_kwargs=sizes, out=tmp_path
+    )
+    result = train(plan)
+    options = ["--episodes", "4", "--screening-episodes", "0", "--out", str(tmp_path / "held" / "table.json")]
+    status, table, _ = run("evaluate", str(tmp_path), *options, capsys=capsys)
+    assert status == 0
+    assert [line.split("  ")[0] for line in table.splitlines()[3:]] == [algo, "random", "no leverage"]
+    found = json.loads((tmp_path / "held" / "table.json").read_text())
+    assert (found["algo"], found["env_id"], found["env_steps"], found["episodes"]) == (algo, plan.env_id, 64, 4)
+    expected = evaluate(result.policy, plan.env_id, episodes=4, env_kwargs=sizes)
+    assert found["final"]["mean"] == pytest.approx(float(expected.returns.mean()), abs=1e-12)
+    checkpoint = tmp_path / "checkpoints" / "64"
+    held = ["--n-investors", "8", "--parameters", "interest_rate=0.002", "--seed", "7"]
+    assert run("evaluate", str(checkpoint), *options, *held, capsys=capsys)[0] == 0
+    other = json.loads((tmp_path / "held" / "table.json").read_text())
+    assert other["evaluation_seeds_from"] == 7
+    assert "interest_rate=0.002" in other["settings"]["config"]
+    assert "n_investors=8" in other["settings"]["config"]
+    assert other["final"]["mean"] != found["final"]["mean"]
+
+
+def test_help_lists_commands_and_options(capsys: pytest.CaptureFixture[str]) -> None:
+    status, text, _ = run("--help", capsys=capsys)
+    assert status == 0
+    assert all(f"  {name}" in text for name in COMMANDS)
+    for name in COMMANDS:
+        status, text, _ = run(name, "--help", capsys=capsys)
+        assert status == 0
+        assert f"hmgym {name}" in text
+    _, text, _ = run("train", "--algo", "apg", "--help", capsys=capsys)
+    assert "--surprise-weight FLOAT" in text
+    assert run("nope", capsys=capsys)[0] == 2
+
+
+def test_baselines_are_evaluated_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--episodes", "4", "--n-assets", "2", "--n-investors", "6", "--parameters", "max_episode_steps=4"]
+    status, table, _ = run(
+        "evaluate", "no_leverage", "--env", "hmgym/Beliefs-v0", "--screening-episodes", "0", *common, capsys=capsys
+    )
+    assert status == 0
+    assert [line.split("  ")[0] for line in table.splitlines()[3:]] == ["no_leverage", "random"]
+    status, table, _ = run("evaluate", "best_constant", "--screening-episodes", "1", *common, capsys=capsys)
+    assert status == 0
+    assert table.splitlines()[3].startswith("best_constant")
+    for name, more, said in (
+        ("nothing", [], "`policy` must be the folder of a checkpoint"),
+        ("random", ["--parameters", "five"], "`parameters` must be NAME=VALUE, got 'five'"),
+        ("random", ["--parameters", "no_such_thing=5"], "`parameters` of hmgym/Leverage-v0 must be some of "),
+        ("random", ["--episodes", "1"], "`episodes` must be >= 2, got 1"),
+        ("random", ["--env", "nope"], "`env_id` must be a registered market"),
+        ("best_constant", ["--screening-episodes", "0"], "`screening_episodes` must be >= 1"),
+    ):
+        status, _, error = run("evaluate", name, *more, capsys=capsys)
+        assert status == 2
+        assert error.startswith("hmgym evaluate: error: ")
+        assert said in error
+
+
+def test_simulate_writes_what_the_function_returns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, printed, _ = run(
+        "simulate", "crowd", "--months", "3", "--seed", "5", "--markets", "2", "--parameters", "n_assets=2",
+        "n_investors=6", "price_mechanism=clearing", "--out", str(tmp_path / "out"), capsys=capsys,
+    )  # fmt: skip
+    assert status == 0
+    expected = hmgym.simulate("crowd", months=3, seed=5, markets=2, n_assets=2, n_investors=6)
+    assert (tmp_path / "out" / "series.csv").read_text() == expected.to_frame().to_csv()
+    assert (tmp_path / "out" / "summary.txt").read_text() == f"{expected}\n"
+    assert str(expected) in printed
+    assert (tmp_path / "out" / "panels.png").stat().st_size > 5000
+    for wrong, said in (
+        (["--months", "0"], "`months` must be >= 1"),
+        (["--parameters", "wrong=1"], "`parameters` of crowd must be some of"),
+        (["nowhere"], "`scenario` must be"),
+    ):
+        status, _, error = run("simulate", *wrong, "--out", str(tmp_path / "none"), capsys=capsys)
+        assert status == 2
+        assert said in error
+    assert not (tmp_path / "none").exists()
+
+
+def test_best_response(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, error = run("best-response", "--policy", str(tmp_path / "none.pt"), capsys=capsys)
+    assert status == 2
+    assert "`policy` must be a file" in error
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    for module in [name for name in sys.modules if name.startswith("hmgym.commands")]:
+        monkeypatch.delitem(sys.modules, module)
+    status, _, error = run("evaluate", "random", capsys=capsys)
+    assert status == 2
+    assert error == 'hmgym evaluate: error: the command line needs tyro: pip install "hmgym[train]"\n'
