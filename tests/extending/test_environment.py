@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,12 @@ from hmgym.agents import (
 )
 from hmgym.agents.report import build_report, comparison_table, episode_figure, record_episode, write_report
 from hmgym.agents.sb3 import MarketVecEnv
-from hmgym.envs import BatchEnv, BatchVectorEnv, make_markets
+from hmgym.envs import BatchEnv, BatchParallelEnv, BatchVectorEnv, make_markets
 from tests.extending import liquidation  # registers the id
+
+with warnings.catch_warnings():  # PettingZoo's tests import its games, by names that it has deprecated
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from pettingzoo.test import parallel_api_test
 
 ID = "extending/Liquidation-v0"
 CALM: dict[str, Any] = {"volatility": 0.0}
@@ -79,6 +84,19 @@ def test_stable_baselines_learns_on_it() -> None:
     model.learn(480)
     assert len(model.ep_info_buffer) == 24
     assert {episode["l"] for episode in model.ep_info_buffer} == {20}
+
+
+def test_a_parallel_environment(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parallel_api_test(BatchParallelEnv(liquidation.Liquidation(1)), num_cycles=50)
+    env, single = BatchParallelEnv(liquidation.Liquidation(1)), gym.make(ID)
+    assert env.state_space.low.tolist() == [0.0, 0.0]
+    np.testing.assert_array_equal(env.reset(seed=1)[0]["learner_0"], single.reset(seed=1)[0])
+    while env.agents:
+        ours, theirs = env.step({"learner_0": np.zeros(1)}), single.step(np.zeros(1, np.float32))
+        assert ours[1]["learner_0"] == theirs[1]
+    assert theirs[2]
 
 
 def test_evaluation_baselines_and_report(tmp_path: Path) -> None:
