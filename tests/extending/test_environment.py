@@ -24,6 +24,7 @@ from hmgym.agents import (
 )
 from hmgym.agents.report import build_report, comparison_table, episode_figure, record_episode, write_report
 from hmgym.agents.sb3 import MarketVecEnv
+from hmgym.commands import train
 from hmgym.envs import BatchEnv, BatchParallelEnv, BatchVectorEnv, make_markets
 from tests.extending import liquidation  # registers the id
 
@@ -84,6 +85,28 @@ def test_stable_baselines_learns_on_it() -> None:
     model.learn(480)
     assert len(model.ep_info_buffer) == 24
     assert {episode["l"] for episode in model.ep_info_buffer} == {20}
+
+
+def test_the_command_line_trains_on_it_by_the_name_of_its_module(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = [
+        "--timesteps",
+        "512",
+        "--num-envs",
+        "8",
+        "--episodes",
+        "4",
+        "--screening-episodes",
+        "2",
+        "--curve-episodes",
+        "2",
+    ]
+    status = train.main(["--env", f"{liquidation.__name__}:{ID}", *sizes, "--out", str(tmp_path / "run")])
+    assert status == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert set(report["baselines"]) == {"random", "equal_parts", "best_constant"}
+    assert not (tmp_path / "run" / "plausibility.png").exists()
 
 
 def test_a_parallel_environment(capsys: pytest.CaptureFixture[str]) -> None:
