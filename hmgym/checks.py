@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import operator
 from typing import Any
 
@@ -19,20 +21,40 @@ def integer(name: str, value: Any, least: int) -> int:
     Raises:
         ValueError: `value` is no integer, or smaller.
     """
-    try:
-        if isinstance(value, (bool, np.bool_)):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise ValueError(f"`{name}` must be an integer >= {least}, got {value!r}") from None
-    if number < least:
-        raise ValueError(f"`{name}` must be >= {least}, got {number}")
+    number = _index(value)
+    if number is None or number < least:
+        raise ValueError(f"`{name}` must be an integer >= {least}, got {value!r}")
     return number
 
 
 def integer_or_none(name: str, value: Any, least: int) -> int | None:
     """As :func:`integer`; None stays None."""
+    number = _index(value)
+    if value is not None and (number is None or number < least):
+        raise ValueError(f"`{name}` must be an integer >= {least} or None, got {value!r}")
+    return number
+
+
+def _index(value: Any) -> int | None:
+    if isinstance(value, (bool, np.bool_)):
+        return None
     try:
-        return None if value is None else integer(name, value, least)
-    except ValueError as error:
-        raise ValueError(str(error).replace(", got", " or None, got", 1)) from None
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def is_finite_number(value: Any) -> bool:
+    """Whether `value` is a real number that a float can hold; numpy's are, a bool is not."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def shown(value: Any) -> str:
+    """What came, short enough for a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -75,7 +75,7 @@ def test_what_cannot_be_evaluated_is_not_trained(
 def test_a_used_folder_is_refused_and_another_plan_not_resumed(
     tmp_path: Path, script: Callable[..., tuple[int, str, str]]
 ) -> None:
-    sizes = {"n_assets": 2, "n_investors": 6, "reward": "log_unit_value"}
+    sizes = {"n_assets": 2, "n_investors": 6}
     train(TrainingPlan(timesteps=64, num_envs=4, curve_episodes=0, env_kwargs=sizes, out=tmp_path / "used"))
     status, _, error = script(*QUICK, *EPISODES, "--out", "used")
     assert status == 2
@@ -188,7 +188,7 @@ def test_baselines_are_evaluated_by_name(capsys: pytest.CaptureFixture[str]) -> 
         ("nothing", [], "`policy` must be the folder of a checkpoint"),
         ("random", ["--parameters", "five"], "`parameters` must be NAME=VALUE, got 'five'"),
         ("random", ["--parameters", "no_such_thing=5"], "`parameters` of hmgym/Leverage-v0 must be some of "),
-        ("random", ["--episodes", "1"], "`episodes` must be >= 2, got 1"),
+        ("random", ["--episodes", "1"], "`episodes` must be an integer >= 2, got 1"),
         ("random", ["--env", "nope"], "`env_id` must be a registered market"),
         ("best_constant", ["--screening-episodes", "0"], "`screening_episodes` must be >= 1"),
     ):
@@ -210,7 +210,7 @@ def test_simulate_writes_what_the_function_returns(tmp_path: Path, capsys: pytes
     assert str(expected) in printed
     assert (tmp_path / "out" / "panels.png").stat().st_size > 5000
     for wrong, said in (
-        (["--months", "0"], "`months` must be >= 1"),
+        (["--months", "0"], "`months` must be an integer >= 1"),
         (["--parameters", "wrong=1"], "`parameters` of crowd must be some of"),
         (["nowhere"], "`scenario` must be"),
     ):

@@ -32,6 +32,13 @@ def test_example_runs(block: str) -> None:
     assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test).failed == 0
 
 
+def test_excerpts_of_examples_are_what_runs() -> None:
+    files = [path.read_text(encoding="utf-8") for path in (ROOT / "tests" / "extending").glob("*.py")]
+    excerpts = re.findall(r"^```py\n(.*?)^```", (ROOT / "docs" / "extending.md").read_text("utf-8"), re.M | re.S)
+    assert len(excerpts) > 5
+    assert not [excerpt for excerpt in excerpts if not any(excerpt in file for file in files)]
+
+
 def test_the_observation_table_is_that_of_the_code() -> None:
     assert observation_table(3) in (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
 

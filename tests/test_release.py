@@ -25,5 +25,6 @@ def test_links_of_the_contributing_page_lead_somewhere() -> None:
     assert {"check", "against"} <= targets
     assert not [name for name in targets if not re.search(rf"^{name}:.*## ", makefile, re.MULTILINE)]
     named = re.findall(r"`((?:docs|hmgym|benchmarks|tests|analysis|agents)/[\w./]*)`", text)
+    named += re.findall(r"\]\(([^)#:]+)\)", text)
     missing = [path for path in named if not (ROOT / path).exists() and not (ROOT / "hmgym" / path).exists()]
     assert not missing

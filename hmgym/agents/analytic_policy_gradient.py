@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from hmgym.agents.networks import SquashedGaussianPolicy
+from hmgym.checks import integer
 from hmgym.envs.differentiable import DifferentiableMarkets
 
 
@@ -69,8 +70,7 @@ class WindowSettings:
 
     def __post_init__(self) -> None:
         for name in ("horizon", "epochs", "batches", "replay"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be an integer >= 1, got {getattr(self, name)!r}")
+            integer(name, getattr(self, name), 1)
         for name, low, high in (
             ("discount", 0.0, 1.0),
             ("surprise_weight", 0.0, 1.0),

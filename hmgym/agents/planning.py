@@ -29,6 +29,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hmgym.checks import integer
 from hmgym.envs.differentiable import differentiable_market
 from hmgym.market import MarketState, Shocks
 
@@ -64,9 +65,7 @@ class PlanningSettings:
 
     def __post_init__(self) -> None:
         for name, least in (("horizon", 2), ("samples", 1), ("iterations", 0), ("starts", 0)):
-            count = getattr(self, name)
-            if not isinstance(count, int) or isinstance(count, bool) or count < least:
-                raise ValueError(f"`{name}` must be an integer >= {least}, got {count!r}")
+            integer(name, getattr(self, name), least)
         for name, low, high in (("learning_rate", 0.0, 2.0), ("smoothing", 0.0, 1.0), ("discount", 0.0, 1.0)):
             value = getattr(self, name)
             if value is None and name == "smoothing":

@@ -191,10 +191,12 @@ def episode_figure(series: Series, title: str, beside: Mapping[str, Series] | No
 def _draw(axes: Any, panel: Panel, others: Mapping[str, Panel]) -> None:
     for style, (name, other) in zip(("--", ":", "-."), others.items(), strict=False):
         axes.plot(other.lines[0].values, color=MUTED, linestyle=style, label=name)
+    solid = {line.colour for line in panel.lines if not line.dashed}
     for line in panel.lines:
+        named = line.label and not (line.dashed and line.colour in solid)  # what goes with a line, the title says
         axes.plot(
             line.values, color=line.colour, linestyle="--" if line.dashed else "-",
-            alpha=0.6 if line.dashed else 1.0, label=line.label or "_nolegend_",
+            alpha=0.6 if line.dashed else 1.0, label=line.label if named else "_nolegend_",
         )  # fmt: skip
     if panel.log:
         log_scale(axes, "y")

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from hmgym.agents.analytic_policy_gradient import AnalyticPolicyGradient, Window, WindowSettings
 from hmgym.agents.networks import perceptron
+from hmgym.checks import integer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +48,7 @@ class ActorCriticSettings(WindowSettings):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"`{name}` must lie in [0, 1], got {getattr(self, name)!r}")
         for name in ("critic_epochs", "critic_batches"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be an integer >= 1, got {getattr(self, name)!r}")
+            integer(name, getattr(self, name), 1)
 
 
 class ShortHorizonActorCritic(AnalyticPolicyGradient):

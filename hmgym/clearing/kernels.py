@@ -50,6 +50,12 @@ _SEARCHES = 40  # iterations before the search stops at the first kink (Katzenel
 _FRESH_START = 20  # iterations after which portfolios are rebuilt, so that pivots do not drift
 _FINAL_STEP = 1e-4  # relative residual below which two linear steps, this one and the settlement's, leave only rounding
 _MAX_ITERATIONS = 400
+_BUDGET = 1e-12  # by which a portfolio's sum may miss one, relative to its gross weights
+_OPTIMAL = 1e-10  # by which its first-order conditions may fail, relative to their terms
+_SETTLEMENTS = 6  # of a market, the first of them as a rule
+_SOLUTIONS = 3  # of all portfolios in each of the others
+_SHARINGS = 3  # of excess demand after them
+_FIRST_SHIFT = 1e-12  # of H where it is not positive definite, relative to its diagonal
 _LARGEST_FLOOR = 1e-6  # where rounding leaves more than this of the supply unplaced, the market has not cleared
 
 # The problem of all investors of one market: limits and references (B, n), slopes of the cost (B, n), risk (B, N, N).
@@ -460,12 +466,25 @@ def _newton_direction(n, market, book):
                 for j in range(i + 1):
                     M[i, j] += wealth[k] * book.free[k, i + 1] * book.free[k, j + 1] * book.T[k, i + 1, j + 1]
         M[i, i] += value[i]
+        market.dr[i] = M[i, i]  # kept, as is the upper half of M, for another try
+        for j in range(i):
+            M[j, i] = M[i, j]
         market.d[i] = demand - value[i]  # the right side; the solve below turns it into the direction
         residual = max(residual, abs(market.d[i]) / value[i])
         floor = max(floor, 16.0 * _EPS * gross / value[i])
-    if not _cholesky_solve(n - 1, M, market.d):
-        return np.nan, floor
-    return residual, floor
+    if _cholesky_solve(n - 1, M, market.d):
+        return residual, floor
+    # Rounding in T of a nearly singular risk may outweigh supply: the least shift that gives a direction downhill.
+    shift = _FIRST_SHIFT
+    while shift < 1.0:
+        for i in range(n - 1):
+            M[i, i] = (1.0 + shift) * market.dr[i]
+            for j in range(i):
+                M[i, j] = M[j, i]
+        if _cholesky_solve(n - 1, M, market.d):
+            return residual, floor
+        shift *= 10.0
+    return np.nan, floor
 
 
 @njit(**_INLINE)
@@ -518,32 +537,143 @@ def _find_prices(n, market, problem, book):
 
 
 @njit(**_INNER)
-def _settle_solution(n, market, problem, book, prices, weights):
-    """Write prices and weights of a cleared market, to the last digit. Returns (status, residual).
-
-    Portfolios are solved again on their final free sets. What excess is left by the rounding of prices is shared
-    among the free positions in proportion to their slopes, so that holdings clear even where one ulp of price moves
-    demand visibly.
-    """
-    B = market.wealth.shape[0]
-    for k in range(B):
+def _refine_portfolios(n, market, problem, book):
+    for k in range(market.wealth.shape[0]):
         if market.wealth[k] > 0.0:
             market.r[0] = 0.0
             for i in range(1, n):
                 market.r[i] = market.beliefs[k, i - 1] - market.v[i - 1]
             _refine(k, n, market.r, problem, book)
-    residual, floor = _newton_direction(n, market, book)
-    if not residual < np.inf:
-        return NOT_CONVERGED, residual
+
+
+@njit(**_INLINE)
+def _keep_budget(k, n, book):
+    """Let the roomiest free position of investor k take what the others leave of its wealth. Returns that position."""
+    missing = 1.0
+    roomiest = 0
+    most = -np.inf
+    for i in range(n):
+        missing -= _weight(k, i, book)
+        if book.state[k, i] & 1:
+            room = min(book.x[k, i] - book.low[k, i], book.high[k, i] - book.x[k, i])
+            if room > most:
+                most = room
+                roomiest = i
+    book.x[k, roomiest] += missing
+    return roomiest
+
+
+@njit(**_INNER)
+def _solve_again(k, n, r, dr, problem, book):
+    """Follow investor k's portfolio to r from the r at which it is optimal as it stands. False if it gave up.
+
+    Refinement that may change the free set, on a transform made afresh: what rounding has left in T of a nearly
+    singular risk can be more than the room that a position has.
+    """
+    _factor(k, n, problem.risk, book)
+    basic = _keep_budget(k, n, book)
+    for i in range(n):
+        s = 0.0
+        if i > 0:
+            for m in range(1, n):
+                s += problem.risk[k, i - 1, m - 1] * _weight(k, m, book)
+        below, above = _slopes(k, i, problem)
+        state = book.state[k, i]
+        # The marginal that the position is taken to have, beta aside.
+        marginal = book.x[k, i] if not state & 1 else below if state == BELOW else above
+        dr[i] = r[i] - 2.0 * s - marginal
+    beta = dr[basic]
+    for i in range(n):
+        dr[i] -= beta
+    if _follow(k, n, dr, problem, book) < 0:
+        return False
+    _keep_budget(k, n, book)
+    return True
+
+
+@njit(**_INNER)
+def _solve_portfolios_again(n, market, problem, book):
+    for k in range(market.wealth.shape[0]):
+        if market.wealth[k] > 0.0:
+            market.r[0] = 0.0
+            for i in range(1, n):
+                market.r[i] = market.beliefs[k, i - 1] - market.v[i - 1]
+            if not _solve_again(k, n, market.r, market.dr, problem, book):
+                return False
+    return True
+
+
+@njit(**_INNER)
+def _share_excess(n, market, book):
+    """Move prices by d and the free positions of all investors with them, each investor's budget kept."""
+    for k in range(market.wealth.shape[0]):
+        if market.wealth[k] > 0.0:
+            for i in range(n):
+                if book.state[k, i] & 1:
+                    for m in range(1, n):
+                        book.x[k, i] -= book.T[k, i, m] * book.free[k, m] * market.d[m - 1]
+            _keep_budget(k, n, book)
     _move_prices(1.0, market)
+
+
+@njit(**_INNER)
+def _follow_prices(n, market, problem, book):
+    """Move prices by d and all investors with them. False if one of them gave up."""
+    market.dr[0] = 0.0
+    for i in range(1, n):
+        market.dr[i] = -market.d[i - 1]
+    for k in range(market.wealth.shape[0]):
+        if market.wealth[k] > 0.0:
+            if _follow(k, n, market.dr, problem, book) < 0:
+                return False
+            _keep_budget(k, n, book)
+    _move_prices(1.0, market)
+    return True
+
+
+@njit(**_INNER)
+def _is_optimal(k, n, r, weights, problem, book):
+    """Whether investor k's weights satisfy its budget and its first-order conditions at r, from the weights alone.
+
+    Sharing money out differently must not pay: what is gained by moving it into any position that can grow is at most
+    what is lost by taking it from any position that can shrink.
+    """
+    missing = 1.0
+    gross = 1.0
+    scale = 0.0
+    gain = -np.inf
+    loss = np.inf
+    for i in range(n):
+        missing -= weights[k, i]
+        gross += abs(weights[k, i])
+        marginal = r[i]
+        terms = abs(r[i])
+        if i > 0:
+            for m in range(1, n):
+                term = 2.0 * problem.risk[k, i - 1, m - 1] * weights[k, m]
+                marginal -= term
+                terms += abs(term)
+        below, above = _slopes(k, i, problem)
+        scale = max(scale, terms + abs(below), terms + abs(above))
+        state = book.state[k, i]
+        if state != AT_UPPER:
+            gain = max(gain, marginal - (below if state <= BELOW else above))
+        if state != AT_LOWER:
+            loss = min(loss, marginal - (above if state >= ABOVE else below))
+    return abs(missing) <= _BUDGET * gross and gain - loss <= _OPTIMAL * scale
+
+
+@njit(**_INNER)
+def _write(n, shared, market, problem, book, prices, weights):
+    """Prices and weights as results; unless it is ``shared`` already, with the excess shared among free positions."""
     for i in range(n - 1):
         prices[i] = market.base[i] * math.exp(market.v[i])
-    for k in range(B):
+    for k in range(market.wealth.shape[0]):
         for i in range(n):
             if market.wealth[k] > 0.0:
                 # The one position that a corner keeps free may miss its limit by rounding.
                 s = _weight(k, i, book)
-                if book.state[k, i] & 1:
+                if book.state[k, i] & 1 and not shared:
                     for m in range(1, n):
                         s -= book.T[k, i, m] * book.free[k, m] * market.d[m - 1]
                 if s <= problem.lower[k, i] + 4.0 * _EPS:
@@ -553,17 +683,70 @@ def _settle_solution(n, market, problem, book, prices, weights):
                 weights[k, i] = s
             else:
                 weights[k, i] = 1.0 if i == 0 else 0.0
-                book.state[k, i] = AT_REFERENCE
+
+
+@njit(**_INNER)
+def _verify(n, floor, market, problem, book, prices, weights):
+    """Whether the results clear the market, and every investor's portfolio is optimal. Returns (verdict, residual)."""
     residual = 0.0
     for i in range(n - 1):
         holdings = market.orders[i] / prices[i] - market.supply[i]
-        for k in range(B):
+        for k in range(market.wealth.shape[0]):
             if market.wealth[k] > 0.0:
                 holdings += market.wealth[k] * weights[k, i + 1] / prices[i]
         residual = max(residual, abs(holdings) / market.supply[i])
     if not residual <= max(1e-9, min(floor, _LARGEST_FLOOR)):
-        return NOT_CONVERGED, residual
-    return CLEARED, residual
+        return False, residual
+    for k in range(market.wealth.shape[0]):
+        if market.wealth[k] > 0.0:
+            market.r[0] = 0.0
+            for i in range(1, n):
+                market.r[i] = market.beliefs[k, i - 1] - market.v[i - 1]
+            if not _is_optimal(k, n, market.r, weights, problem, book):
+                return False, residual
+    return True, residual
+
+
+@njit(**_INNER)
+def _settle_solution(n, market, problem, book, prices, weights):
+    """Write prices and weights of a cleared market, to the last digit. Returns (status, residual).
+
+    Portfolios are solved again on their final free sets. What excess is left by the rounding of prices is shared
+    among the free positions in proportion to their slopes, so that holdings clear even where one ulp of price moves
+    demand visibly. Where risk is so nearly singular that T has lost the digits for that, both are repeated.
+    """
+    residual = np.nan
+    for attempt in range(_SETTLEMENTS):
+        if attempt == 0:
+            _refine_portfolios(n, market, problem, book)
+            residual, floor = _newton_direction(n, market, book)
+            if not residual < np.inf:
+                return NOT_CONVERGED, residual
+            _move_prices(1.0, market)
+        else:
+            follows = attempt > 2
+            for _ in range(_SOLUTIONS):
+                if not follows:
+                    _refine_portfolios(n, market, problem, book)
+                elif not _solve_portfolios_again(n, market, problem, book):
+                    return DEGENERATE, residual
+            for _ in range(_SHARINGS):
+                residual, floor = _newton_direction(n, market, book)
+                if not residual < np.inf:
+                    return NOT_CONVERGED, residual
+                if not follows:
+                    _share_excess(n, market, book)
+                elif not _follow_prices(n, market, problem, book):
+                    return DEGENERATE, residual
+        _write(n, attempt > 0, market, problem, book, prices, weights)
+        verdict, residual = _verify(n, floor, market, problem, book, prices, weights)
+        if verdict:
+            for k in range(market.wealth.shape[0]):
+                if not market.wealth[k] > 0.0:
+                    for i in range(n):
+                        book.state[k, i] = AT_REFERENCE
+            return CLEARED, residual
+    return NOT_CONVERGED, residual
 
 
 @njit(**_OUTER)
@@ -596,6 +779,7 @@ def clear_markets(first, last, beliefs, risk, wealth, short_leverage, long_lever
         for i in range(N):
             log_base = math.log(base[e, i])
             v[i] = 0.0
+            d[i] = 0.0  # a market that failed may have left anything
             for k in range(B):
                 relative[k, i] = beliefs[e, k, i] - log_base
         for k in range(B):
@@ -812,10 +996,8 @@ def _examine_power(N, wealth, short, long, orders):
             if mask >> i & 1:
                 sold -= orders[i]
         power = _power(mask, N, wealth, short, long)
-        if not power > 0.0 and not sold > 0.0:
-            return UNWANTED, power
         if not power > sold:
-            return ORDERS, sold - power
+            return (ORDERS, sold - power) if sold > 0.0 else (UNWANTED, power - sold)
     return ADMISSIBLE, 0.0
 
 

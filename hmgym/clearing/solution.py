@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
+
+from hmgym.arrays import namespace
 
 
 @dataclass(frozen=True)
@@ -61,4 +62,6 @@ class ClearingError(ValueError):
 def active_limits(weights: Tensor, short_leverage: Tensor, long_leverage: Tensor) -> Tensor:
     """``ClearingSolution.active_limits`` of ``weights (..., N+1)`` with limits ``(...)`` or ``(..., N+1)``."""
     short, long = (x if x.ndim == weights.ndim else x[..., None] for x in (short_leverage, long_leverage))
-    return (weights == long).to(torch.int8) - (weights == -short).to(torch.int8)
+    xp = namespace(weights)
+    limits: Tensor = xp.signs(weights == long) - xp.signs(weights == -short)
+    return limits

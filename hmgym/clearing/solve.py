@@ -14,7 +14,7 @@ from hmgym.clearing.problem import Problem, per_position
 from hmgym.clearing.threads import as_array, over_markets
 
 _NONE = np.zeros((1, 1, 1))  # what a kernel gets for a reference and a cost that are not there
-_SNAP = 1e-13  # the torch path's positions this close to a limit stand at it
+_SNAP = 1e-13  # the torch path's positions this close to a limit, relative to its size and one, stand at it
 
 
 class Solved(NamedTuple):
@@ -30,20 +30,30 @@ class Solved(NamedTuple):
 
 
 def solve(problem: Problem, *, smoothing: float, backend: str, rejected: list[int]) -> Solved:
-    """Clear every market but the ``rejected`` ones; with ``backend="auto"`` what the kernel gives up goes to torch."""
+    """Clear every market but the ``rejected`` ones.
+
+    With ``backend="auto"`` a market that the kernel gives up is tried again by the kernel from the investors' mean
+    belief, and then by the torch path, from there and from where the first try started: it shares no code with the
+    kernel.
+    """
     if backend == "torch" or problem.beliefs.device.type != "cpu":
         return _solve_with_torch(problem, smoothing, rejected)
-    if problem.start is None:
-        problem = problem.replace(start=_mean_belief(problem))
+    cold = problem if problem.start is None else problem.replace(start=None)
     solved = _solve_with_kernel(problem, smoothing, rejected)
+    if backend == "kernel" or bool(solved.converged.all()):
+        return solved
+    attempts = [(_solve_with_torch, cold)]
+    if problem.start is not None:
+        attempts = [(_solve_with_kernel, cold), (_solve_with_torch, cold), (_solve_with_torch, problem)]
     failed = ~solved.converged
     failed[rejected] = False
-    if backend == "auto" and bool(failed.any()):
-        # The last resort: code that shares nothing with the kernel, on the failed markets alone.
+    for method, start in attempts:
         rows = torch.nonzero(failed)[:, 0]
-        again = _solve_with_torch(problem.rows(rows), smoothing, [])
-        for name in ("prices", "weights", "holdings", "residual", "converged", "state"):
-            getattr(solved, name)[rows] = getattr(again, name)
+        if not len(rows):
+            break
+        for values, again in zip(solved, method(start.rows(rows), smoothing, []), strict=True):
+            values[rows] = again
+        failed[rows] = ~solved.converged[rows]
     return solved
 
 
@@ -67,12 +77,12 @@ def kernel_arrays(problem: Problem) -> tuple[object, ...]:
 
 def _solve_with_kernel(problem: Problem, smoothing: float, rejected: list[int]) -> Solved:
     E, B, N = problem.beliefs.shape
-    assert problem.start is not None
+    start = _mean_belief(problem) if problem.start is None else problem.start
     prices, weights = np.empty((E, N)), np.empty((E, B, N + 1))
     residual, iterations, status = np.empty(E), np.zeros(E, np.int64), np.zeros(E, np.int64)
     status[rejected] = kernels.REJECTED
     state = np.full((E, B, N + 1), kernels.BELOW, np.int8)  # smoothed positions are all free
-    arrays = (*kernel_arrays(problem), as_array(problem.start), prices, weights)
+    arrays = (*kernel_arrays(problem), as_array(start), prices, weights)
     if smoothing > 0.0:
         over_markets(smooth_kernels.clear_markets, E, B, smoothing, *arrays, residual, iterations, status)
     else:
@@ -104,13 +114,14 @@ def _note_states(problem: Problem, weights: Tensor, state: Tensor) -> Tensor:
     n = weights.shape[-1]
     lower, upper = -per_position(problem.short_leverage, n), per_position(problem.long_leverage, n)
     for limit, at_limit in ((lower, kernels.AT_LOWER), (upper, kernels.AT_UPPER)):
-        near = (weights - limit).abs() <= _SNAP
+        near = (weights - limit).abs() <= _SNAP * limit.abs().clamp(min=1.0)
         weights = torch.where(near, limit, weights)
         state[near] = at_limit
     reference, cost = problem.reference_weights, problem.trading_cost
     if reference is not None and cost is not None:
         risky = state[..., 1:]
-        near = ((weights[..., 1:] - reference).abs() <= _SNAP) & (cost > 0) & (risky & 1).bool()
+        near = (weights[..., 1:] - reference).abs() <= _SNAP * reference.abs().clamp(min=1.0)
+        near &= (cost > 0) & (risky & 1).bool()
         weights[..., 1:] = torch.where(near, reference, weights[..., 1:])
         risky[near] = kernels.AT_REFERENCE
     # Where limits leave a single corner the budget still needs one position that may move.

@@ -73,8 +73,8 @@ class Arguments:
     """investors B, the learner included; default of the environment"""
     n_learners: int = 1
     """learners of every market, who share the policy; the evaluation is then the mean over them"""
-    reward: str = "log_unit_value"
-    """name of the reward"""
+    reward: str | None = None
+    """name of the reward; default of the environment"""
 
 
 def main(argv: Sequence[str]) -> int:

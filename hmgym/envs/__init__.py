@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hmgym.envs.markets import MarketEnv, MarketVectorEnv
     from hmgym.envs.observation import OBSERVATION_TABLE, ObservationMap, observation_table
     from hmgym.envs.panels import Line, Panel, Series
+    from hmgym.envs.parallel import BatchParallelEnv as BatchParallelEnv
     from hmgym.envs.parallel import ParallelMarketEnv as ParallelMarketEnv
     from hmgym.envs.parallel import parallel_env as parallel_env
     from hmgym.envs.protocol import Simulator, StepResult
@@ -72,6 +73,6 @@ __getattr__ = lazy_names(
         "hmgym.envs.rewards": ("REWARDS", "DifferentialSharpe", "ExcessReturn", "LogUnitValue"),
         "hmgym.envs.single": ("BatchEnv",),
         "hmgym.envs.vector": ("BatchVectorEnv", "make_markets"),
-        "hmgym.envs.parallel": ("ParallelMarketEnv", "parallel_env"),
+        "hmgym.envs.parallel": ("BatchParallelEnv", "ParallelMarketEnv", "parallel_env"),
     },
 )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hmgym.arrays import Torch, namespace
 from hmgym.envs.boxes import ActionBox
 from hmgym.market import Action
 
@@ -83,27 +83,23 @@ class ActionMap(ActionBox):
 
         Args:
             values: checked actions, shape (E, L, size), float64, each in [-1, 1].
-            last_prices: prices at the last close, shape (E, N), money.
+            last_prices: prices at the last close, shape (E, N), money; the action is of arrays where they are one.
         """
-        if isinstance(values, np.ndarray) and (last_prices.requires_grad or last_prices.device.type != "cpu"):
+        if isinstance(values, np.ndarray) and namespace(last_prices) is Torch:
             values = torch.from_numpy(values).to(last_prices.device)
-        # Small arrays are cheaper in numpy; what is returned shares their memory.
-        plain = isinstance(values, np.ndarray)
-        xp: Any = np if plain else torch
-        tensor: Callable[[Any], Tensor] = torch.from_numpy if plain else torch.as_tensor
-        parts: dict[str, Tensor] = {}
+        xp = namespace(values)
+        parts: dict[str, Any] = {}
         start = 0
         if self.leverage:
             low = long_leverage_min(self.n_assets)
-            parts["short_leverage"] = tensor((values[..., 0] + 1.0) * (0.5 * SHORT_LEVERAGE_MAX))
-            parts["long_leverage"] = tensor(low + (values[..., 1] + 1.0) * (0.5 * (LONG_LEVERAGE_MAX - low)))
+            parts["short_leverage"] = (values[..., 0] + 1.0) * (0.5 * SHORT_LEVERAGE_MAX)
+            parts["long_leverage"] = low + (values[..., 1] + 1.0) * (0.5 * (LONG_LEVERAGE_MAX - low))
             start = 2
         if self.beliefs:
             stop = start + self.n_assets
-            log_prices = xp.log(last_prices.numpy() if plain else last_prices)[:, None]
-            parts["beliefs"] = tensor(log_prices + BELIEF_RANGE * values[..., start:stop])
+            parts["beliefs"] = xp.log(last_prices)[:, None] + BELIEF_RANGE * values[..., start:stop]
             if self.confidence:
-                parts["risk_scale"] = tensor(xp.exp(LOG_RISK_RANGE * values[..., stop]))
+                parts["risk_scale"] = xp.exp(LOG_RISK_RANGE * values[..., stop])
         return Action(**parts)
 
     def describe(self, action: npt.ArrayLike) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from hmgym.arrays import Numpy, namespace, to_numpy, to_torch
 from hmgym.envs.actions import ActionMap
 from hmgym.envs.history import History
 from hmgym.envs.observation import ObservationMap
@@ -22,6 +23,7 @@ from hmgym.envs.rewards import Reward, RewardFunction, make_reward
 from hmgym.envs.series import EpisodeSeries
 from hmgym.envs.shock_stream import ShockStream
 from hmgym.market import Action, Market, MarketConfig, MarketState, Outcome, Shocks
+from hmgym.market.registry import numpy_ready
 
 SHOCK_PERIODS = 30
 """Periods of shocks that each market draws at a time; part of what a seed means."""
@@ -54,6 +56,8 @@ class MarketBatch(Simulator):
             raise ValueError(f"`action_map` is for {action_map.n_assets} assets, `config` has {config.n_assets}")
         self.config = config
         self.market = Market(config)
+        # The same market in numpy, which a step is cheaper in; the one in tensors has the gradients.
+        self._runs = Market(config, arrays="numpy") if numpy_ready(config) else self.market
         self.action_map = action_map
         self.observation_map = ObservationMap(config)
         self.reward: Reward = make_reward(reward)
@@ -62,11 +66,11 @@ class MarketBatch(Simulator):
         if record:
             self.history = History(num_markets, partial(EpisodeSeries, assets=config.selected_history.assets))
         self.amplification = amplification
-        self._shocks = ShockStream(self.market, SHOCK_PERIODS)
+        self._shocks = ShockStream(self._runs, SHOCK_PERIODS)
         self._state: MarketState | None = None
         self._outcome: Outcome | None = None
         self._just_reset = np.ones((num_markets, config.n_learners), np.bool_)
-        self._not_cleared = np.zeros(num_markets, np.bool_)
+        self._not_cleared: Flags | None = None  # in the last period; None where all cleared
         self._newcomers: Flags | None = None
         self._last_period: tuple[MarketState, Action, Shocks] | None = None
         self._last_values: tuple[FloatArray, Flags | None] | None = None
@@ -84,7 +88,7 @@ class MarketBatch(Simulator):
         Raises:
             RuntimeError: no market was reset yet.
         """
-        return self._current.clone()
+        return self._current.clone().as_tensors()
 
     @property
     def _current(self) -> MarketState:
@@ -96,11 +100,11 @@ class MarketBatch(Simulator):
         """Begin a new episode in the given markets, each drawn from its own entry of `generators` (all E of them)."""
         with torch.inference_mode():
             chosen = [generators[row] for row in rows]
-            fresh = self.market.initial(self.market.draw_initial_shocks(chosen))
+            fresh = self._runs.initial(self._runs.draw_initial_shocks(chosen))
             if rows.size == self.num_markets:
                 self._state = fresh
             else:
-                self._state = self._current.with_rows(torch.from_numpy(rows), fresh)
+                self._state = self._current.with_rows(self._index(rows), fresh)
         starting = np.zeros_like(self._just_reset)
         starting[rows] = True
         self._just_reset |= starting
@@ -146,14 +150,14 @@ class MarketBatch(Simulator):
         with torch.inference_mode():
             shocks = self._shocks.next(generators, frozen)
             market_action = self._market_action(action, previous, acting)
-            state, outcome = self.market.transition(previous, market_action, shocks, errors="mark")
-        cleared = outcome.converged.numpy()
+            state, outcome = self._runs.transition(previous, market_action, shocks, errors="mark")
+        cleared = to_numpy(outcome.converged)
         everywhere = bool(cleared.all())
         if not everywhere:
-            stuck = torch.from_numpy(np.flatnonzero(~cleared))
+            stuck = self._index(np.flatnonzero(~cleared))
             with torch.inference_mode():
                 state = state.with_rows(stuck, previous.select(stuck))
-        reward, ruined = self.reward(previous, outcome, state), outcome.ruined.numpy().copy()
+        reward, ruined = self.reward(previous, outcome, state), np.array(to_numpy(outcome.ruined))
         idle = frozen
         if not everywhere:
             idle = ~cleared if frozen is None else ~cleared | frozen
@@ -173,9 +177,9 @@ class MarketBatch(Simulator):
         if self.history is not None:
             self.history.append(EpisodeSeries.snapshot(state))
         if everywhere:
-            self._not_cleared[:] = False
+            self._not_cleared = None
             return StepResult(reward, ruined)
-        np.copyto(self._not_cleared, ~cleared if frozen is None else ~cleared & ~frozen)
+        self._not_cleared = ~cleared if frozen is None else ~cleared & ~frozen
         failed = {
             int(row): f"the market did not clear (residual {float(outcome.residual[row]):.3g})"
             for row in np.flatnonzero(self._not_cleared)
@@ -198,8 +202,8 @@ class MarketBatch(Simulator):
         if self._last_period is None:
             raise RuntimeError("call `step` before `terminal_mark_gain`")
         with torch.inference_mode():
-            gain: FloatArray = self.market.terminal_mark_gain(*self._last_period).numpy()
-        if self._not_cleared.any():
+            gain: FloatArray = np.array(to_numpy(self._runs.terminal_mark_gain(*self._last_period)))
+        if self._not_cleared is not None:
             gain[self._not_cleared] = 0.0
         return gain
 
@@ -217,7 +221,8 @@ class MarketBatch(Simulator):
         if self._last_amplification is None:
             (previous, _, shocks), (values, acting) = self._last_period, self._last_values
             with torch.inference_mode(False), torch.enable_grad():
-                state, given = previous.clone(), torch.from_numpy(values).clone().requires_grad_()
+                state, given = previous.clone().as_tensors(), torch.from_numpy(values).clone().requires_grad_()
+                shocks = shocks.map(to_torch)
                 log_prices = self.market.log_prices(state, self._market_action(given, state, acting), shocks)
                 squares = torch.zeros(given.shape[:2], dtype=torch.float64)
                 for asset in range(self.config.n_assets):
@@ -231,7 +236,7 @@ class MarketBatch(Simulator):
         state = self._current
         observation = self.observation_map(state)
         if self._newcomers is not None:
-            observation[self._newcomers] = self.observation_map(self.market.seated(state))[self._newcomers]
+            observation[self._newcomers] = self.observation_map(self._runs.seated(state))[self._newcomers]
         return observation
 
     def infos(self) -> Infos:
@@ -242,13 +247,13 @@ class MarketBatch(Simulator):
         """
         state, outcome, n = self._current, self._outcome, self.n_learners
         infos: Infos = {
-            "prices": state.prices.numpy().repeat(n, 0),
+            "prices": to_numpy(state.prices).repeat(n, 0),
             "holdings": _rows(state.holdings, n),
             "unit_value": _rows(state.unit_value, n),
             "wealth": _rows(state.wealth, n),
         }
         if self._newcomers is not None:
-            seated, newcomers = self.market.seated(state), self._newcomers.ravel()
+            seated, newcomers = self._runs.seated(state), self._newcomers.ravel()
             for name in ("holdings", "unit_value", "wealth"):
                 infos[name][newcomers] = _rows(getattr(seated, name), n)[newcomers]
         if outcome is None:
@@ -259,12 +264,12 @@ class MarketBatch(Simulator):
             if self.amplification:
                 infos["gradient_amplification"] = np.zeros(count)
             return infos
-        infos["residual"] = outcome.residual.numpy().repeat(n)
-        infos["iterations"] = outcome.iterations.numpy().astype(np.int64).repeat(n)
+        infos["residual"] = to_numpy(outcome.residual).repeat(n)
+        infos["iterations"] = to_numpy(outcome.iterations).astype(np.int64).repeat(n)
         infos["active_limits"] = _rows(outcome.active_limits, n)
         if self.amplification:
             infos["gradient_amplification"] = self.gradient_amplification().ravel()
-        if self._not_cleared.any():
+        if self._not_cleared is not None:
             stuck = self._not_cleared.repeat(n) & ~self._just_reset.ravel()
             if stuck.any():
                 infos["not_cleared"] = stuck
@@ -278,21 +283,29 @@ class MarketBatch(Simulator):
         action = self.action_map.to_market(values, state.prices)
         if acting is None or acting.all():
             return action
-        return _chosen(torch.from_numpy(acting), action, self.market.own_action(state))
+        market = self._runs if namespace(state.prices) is Numpy else self.market
+        return _chosen(acting, action, market.own_action(state))
+
+    def _index(self, rows: npt.NDArray[np.int64]) -> Any:
+        """Rows as the states of this batch are indexed."""
+        return rows if self._runs.arrays == "numpy" else torch.from_numpy(rows)
 
 
 def _rows(of_seats: torch.Tensor, n_learners: int) -> npt.NDArray[Any]:
-    """A fresh array (E·L, ...) of the first L seats of a tensor (E, B, ...)."""
-    rows: npt.NDArray[Any] = np.array(of_seats.numpy()[:, :n_learners])
+    """A fresh array (E·L, ...) of the first L seats (E, B, ...)."""
+    rows: npt.NDArray[Any] = np.array(to_numpy(of_seats)[:, :n_learners])
     return rows.reshape(-1, *rows.shape[2:])
 
 
-def _chosen(chosen: torch.Tensor, action: Action, otherwise: Action) -> Action:
+def _chosen(chosen: Flags, action: Action, otherwise: Action) -> Action:
     """`action` for the chosen learners (E, L), `otherwise` for the others; parts that `action` leaves out stay out."""
     parts: dict[str, torch.Tensor] = {}
     for part in fields(Action):
         value = getattr(action, part.name)
         if value is not None:
-            mask = chosen.view(chosen.shape + (1,) * (value.dim() - 2))
-            parts[part.name] = torch.where(mask, value, getattr(otherwise, part.name))
+            xp = namespace(value)
+            mask: Any = chosen.reshape(*chosen.shape, *[1] * (value.ndim - 2))
+            if xp is not Numpy:
+                mask = torch.from_numpy(mask).to(value.device)
+            parts[part.name] = xp.where(mask, value, getattr(otherwise, part.name))
     return Action(**parts)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hmgym.arrays import to_numpy
 from hmgym.envs.boxes import ObservationBox
 from hmgym.market import MarketConfig, MarketState
 
@@ -111,7 +112,7 @@ class ObservationMap(ObservationBox):
 
     def __call__(self, state: MarketState) -> npt.NDArray[np.float32]:
         """Observations of the learners of each market, shape (E, L, size), a fresh array outside any graph."""
-        scaled = self._scaled(np, torch.Tensor.numpy, state, self._rate, _FLOOR)
+        scaled = self._scaled(np, to_numpy, state, self._rate, _FLOOR)
         np.minimum(np.maximum(scaled, _LOWEST, out=scaled), _HIGHEST, out=scaled)
         observed: npt.NDArray[np.float32] = np.tanh(scaled.astype(np.float32))
         return observed

@@ -137,8 +137,6 @@ class BatchParallelEnv(BatchFace, ParallelEnv[str, Observation, npt.NDArray[np.f
         assert self._generator is not None
         reward, gone, failed = self._batch.step(values, [self._generator], acting=acting)
         self._elapsed += 1
-        for reason in failed.values():
-            gym.logger.warn(f"{reason}: the episode is truncated")
         out_of_time = self.max_episode_steps is not None and self._elapsed >= self.max_episode_steps
         over = out_of_time or bool(failed)
         if self.render_mode == "human":
@@ -147,6 +145,8 @@ class BatchParallelEnv(BatchFace, ParallelEnv[str, Observation, npt.NDArray[np.f
         rewards = {agent: float(reward[0, seat]) for agent, seat in seats.items()}
         terminated = {agent: bool(gone[0, seat]) for agent, seat in seats.items()}
         self.agents = [] if over else [agent for agent in acted if not terminated[agent]]
+        for reason in failed.values():
+            gym.logger.warn(f"{reason}: the episode is truncated")
         return self._observations(acted), rewards, terminated, dict.fromkeys(acted, over), self._infos(acted)
 
     def episode(self) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from hmgym.arrays import to_numpy
 from hmgym.market import MarketState, Outcome
 
 RewardFunction = Callable[[MarketState, Outcome, MarketState], Any]
@@ -39,7 +40,7 @@ class LogUnitValue:
 
     def __call__(self, previous: MarketState, outcome: Outcome, state: MarketState) -> npt.NDArray[np.float64]:
         """The learner's reward as the market settles it."""
-        growth: npt.NDArray[np.float64] = outcome.reward.numpy().copy()
+        growth: npt.NDArray[np.float64] = np.array(to_numpy(outcome.reward))
         return growth
 
 
@@ -51,9 +52,9 @@ class ExcessReturn(LogUnitValue):
 
     def __call__(self, previous: MarketState, outcome: Outcome, state: MarketState) -> npt.NDArray[np.float64]:
         """The learner's log return over that of all shares."""
-        supply = previous.holdings.sum(1)
-        market = torch.log((supply * state.prices).sum(-1)) - torch.log((supply * previous.prices).sum(-1))
-        growth: npt.NDArray[np.float64] = super().__call__(previous, outcome, state) - market.numpy()[:, None]
+        supply = to_numpy(previous.holdings).sum(1)
+        after, before = ((supply * to_numpy(one.prices)).sum(-1) for one in (state, previous))
+        growth: npt.NDArray[np.float64] = super().__call__(previous, outcome, state) - np.log(after / before)[:, None]
         return growth
 
 
@@ -109,7 +110,7 @@ class _UserReward:
         pass
 
     def __call__(self, previous: MarketState, outcome: Outcome, state: MarketState) -> npt.NDArray[np.float64]:
-        returned = self._function(previous, outcome, state)
+        returned = self._function(previous.as_tensors(), outcome.as_tensors(), state.as_tensors())
         if isinstance(returned, torch.Tensor):
             returned = returned.detach().numpy()
         values = np.array(returned, dtype=np.float64)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hmgym.analysis.figures import ASSETS, CROWD
+from hmgym.arrays import to_numpy
 from hmgym.envs.panels import Line, Panel, learner_colours
 from hmgym.market import MarketState
 
@@ -22,9 +23,9 @@ def gross_leverage(state: MarketState) -> tuple[FloatArray, FloatArray]:
         crowd: shape (E,), of all who are no learners together, multiple of their wealth.
     """
     n = state.unit_value.shape[1]
-    prices = state.prices.numpy()[:, None, :]
-    positions = state.holdings.numpy() * prices
-    wealth = state.cash.numpy() + positions.sum(-1)
+    prices = to_numpy(state.prices)[:, None, :]
+    positions = to_numpy(state.holdings) * prices
+    wealth = to_numpy(state.cash) + positions.sum(-1)
     gross = np.abs(positions).sum(-1)
     floor = 1e-9  # money; wealth below it counts as none
     learners = gross[:, :n] / np.maximum(wealth[:, :n], floor)
@@ -56,12 +57,12 @@ class EpisodeSeries:
     def snapshot(state: MarketState) -> dict[str, FloatArray]:
         """What one close adds to the series of E markets."""
         leverage, crowd = gross_leverage(state)
-        unit_value = state.unit_value.numpy().copy()
+        unit_value = np.array(to_numpy(state.unit_value))
         if unit_value.shape[1] == 1:
             unit_value, leverage = unit_value[:, 0], leverage[:, 0]
         return {
-            "prices": state.prices.numpy().copy(),
-            "fundamentals": state.fundamentals.numpy().copy(),
+            "prices": np.array(to_numpy(state.prices)),
+            "fundamentals": np.array(to_numpy(state.fundamentals)),
             "unit_value": unit_value,
             "learner_leverage": leverage,
             "crowd_leverage": crowd,

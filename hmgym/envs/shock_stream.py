@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from hmgym.arrays import namespace, to_torch
 from hmgym.market import Market, Shocks
 
 
@@ -54,8 +55,8 @@ class ShockStream:
             shocks = self._ahead.period(first)
             self._served_views = True
         else:
-            flat = torch.from_numpy(here * here.size + np.arange(here.size))
-            shocks = self._ahead.map(lambda ahead: ahead.flatten(0, 1).index_select(0, flat))
+            flat = here * here.size + np.arange(here.size)
+            shocks = self._ahead.map(lambda ahead: ahead.reshape(-1, *ahead.shape[2:])[flat])
         return shocks
 
     def advance(self, frozen: npt.NDArray[np.bool_] | None = None) -> None:
@@ -64,7 +65,7 @@ class ShockStream:
 
     def state_dict(self) -> dict[str, Any]:
         """What was drawn ahead and how much of it was served, as tensors."""
-        ahead = {} if self._ahead is None else {name: x.clone() for name, x in self._ahead.tensors.items()}
+        ahead = {} if self._ahead is None else {name: to_torch(x).clone() for name, x in self._ahead.tensors.items()}
         return {"position": torch.from_numpy(self._position.copy()), "ahead": ahead}
 
     def load_state_dict(self, stored: dict[str, Any]) -> None:
@@ -76,14 +77,19 @@ class ShockStream:
     def _refill(self, rows: npt.NDArray[np.int64], generators: Sequence[np.random.Generator]) -> None:
         fresh = self._market.draw_shocks([generators[row] for row in rows], periods=self._periods)
         if rows.size == len(generators):
-            self._ahead = fresh.map(torch.Tensor.contiguous)
+            self._ahead = fresh.map(_own)
         else:
             assert self._ahead is not None
             if self._served_views:
                 # The last period's shocks may still be asked for, and are views of what would be overwritten.
-                self._ahead = self._ahead.map(torch.Tensor.clone)
+                self._ahead = self._ahead.map(_own)
                 self._served_views = False
-            index = torch.from_numpy(rows)
             for name, ahead in self._ahead.tensors.items():
-                ahead.index_copy_(1, index, fresh.tensors[name])
+                ahead[:, rows] = fresh.tensors[name]
         self._position[rows] = 0
+
+
+def _own(x: torch.Tensor) -> torch.Tensor:
+    """A contiguous copy."""
+    copied: torch.Tensor = namespace(x).copy(x)
+    return copied

@@ -76,9 +76,9 @@ class BatchEnv(BatchFace, gym.Env[Observation, npt.NDArray[np.float32]]):
             )
         values = self._batch.action_map.check(np.asarray(action)[None], 1)
         reward, terminated, failed = self._batch.step(values, [self.np_random])
+        self._ended = bool(terminated[0, 0]) or bool(failed)
         for reason in failed.values():
             gym.logger.warn(f"{reason}: the episode is truncated")
-        self._ended = bool(terminated[0, 0]) or bool(failed)
         if self.render_mode == "human":
             self.render()
         return self._batch.observe()[0, 0], float(reward[0, 0]), bool(terminated[0, 0]), bool(failed), self._info()

@@ -212,9 +212,15 @@ class BatchVectorEnv(BatchFace, VectorEnv[Observations, npt.NDArray[np.float32],
             over = np.zeros(self.num_markets, np.bool_)
         else:
             over = self._elapsed >= self.max_episode_steps
-        for market, reason in result.failed.items():
+        for market in result.failed:
             over[market] = True
+        period = self._end_episodes(result, over)
+        for market, reason in result.failed.items():
             gym.logger.warn(f"market {market}: {reason}; its episode is truncated")
+        return period
+
+    def _end_episodes(self, result: StepResult, over: Flags) -> Period:
+        """What the period returns, after the markets and rows that ended in it began anew as the mode says."""
         gone = result.terminated
         observation, terminated, truncated = self._observe(), gone.ravel(), over.repeat(self._shape[1])
         ended = terminated | truncated

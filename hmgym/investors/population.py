@@ -8,13 +8,14 @@ replaced.
 from __future__ import annotations
 
 import math
-import numbers
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from hmgym.arrays import namespace, placed
+from hmgym.checks import is_finite_number, shown
 from hmgym.investors.cohort import Optimisers, View
 from hmgym.investors.draws import Draws, Layout
 from hmgym.investors.fundamentalist import expected_correction, next_error
@@ -97,9 +98,11 @@ class PopulationConfig:
             _check_range(name, getattr(self, name), strict=True)
         if not isinstance(self.trend_memory_months, (tuple, list)) or not self.trend_memory_months:
             raise ValueError(f"`trend_memory_months` must be a tuple of numbers >= 1, got {self.trend_memory_months!r}")
-        if any(not memory >= 1.0 for memory in self.trend_memory_months):
+        if any(not is_finite_number(memory) or memory < 1.0 for memory in self.trend_memory_months):
             raise ValueError(f"`trend_memory_months` must hold numbers >= 1, got {self.trend_memory_months}")
         _check_number("wealth_tail", self.wealth_tail, 0.1)
+        if not isinstance(self.learner, LearnerTraits):
+            raise ValueError(f"`learner` must be LearnerTraits, got {self.learner!r}")
 
     def cohort_sizes(self, n_background: int) -> tuple[int, int, int]:
         """Seats of fundamentalists, trend followers and sentiment traders among `n_background`."""
@@ -143,7 +146,7 @@ class Population:
         others_share: share of all wealth of investors outside this population.
         growth: mean monthly log return, which trends start from.
         covariance: (N, N) monthly return covariance that risk is measured with.
-        device: where the constants live.
+        device: where the constants live; None for arrays in place of tensors.
     """
 
     def __init__(
@@ -155,7 +158,7 @@ class Population:
         learner_share: float,
         covariance: Tensor,
         growth: float,
-        device: torch.device,
+        device: torch.device | None,
         others_share: float = 0.0,
     ) -> None:
         self.config, self.optimises = config, True
@@ -193,16 +196,17 @@ class Population:
         decay = 1.0 / memories[(seat - first_trend) % len(memories)]
 
         def on_device(tensor: Tensor) -> Tensor:
-            return tensor.to(device=device, dtype=torch.float64)
+            constant: Tensor = placed(tensor.to(torch.float64), device)
+            return constant
 
         self._low, self._width = on_device(low), on_device(width)
-        self._is_trend_follower = on_device(follows).unsqueeze(-1)  # (B, 1)
-        self._covariance = on_device(covariance)
-        self.trend_decay = on_device(torch.where(follows, decay, 1.0 / memories.max())).view(1, -1, 1)
+        self._is_trend_follower = on_device(follows.unsqueeze(-1))  # (B, 1)
+        self._covariance = covariance
+        self.trend_decay = on_device(torch.where(follows, decay, 1.0 / memories.max()).view(1, -1, 1))
         fundamental_seat = ((seat >= n_learners) & (seat < first_trend)).double()
-        self.error_innovation = on_device(config.error_innovation * fundamental_seat).view(1, -1, 1)
-        self.sentiment_innovation = on_device(config.sentiment_innovation * background).view(1, -1, 1)
-        self.signal_weight = on_device(learner.signal_weight * (1.0 - background)).view(1, -1, 1)
+        self.error_innovation = on_device((config.error_innovation * fundamental_seat).view(1, -1, 1))
+        self.sentiment_innovation = on_device((config.sentiment_innovation * background).view(1, -1, 1))
+        self.signal_weight = on_device((learner.signal_weight * (1.0 - background)).view(1, -1, 1))
 
         each = (n_investors, covariance.shape[0])
         self.first_draws = Layout(
@@ -221,16 +225,18 @@ class Population:
         A cohort's target is its share of the background seats, whoever is rich in it: were the rich all among those
         that ignore value, nobody would have the money to pull prices back to it.
         """
-        exponential = -torch.log(draws.wealth.clamp(min=_SMALLEST_TAIL))
-        pareto = torch.exp(exponential / self.config.wealth_tail)
-        pieces = [torch.full_like(pareto[:, : self.n_learners], self._learners_share)]
+        xp = namespace(draws.wealth)
+        exponential = -xp.log(xp.at_least(draws.wealth, _SMALLEST_TAIL))
+        pareto = xp.exp(exponential / self.config.wealth_tail)
+        pieces = [xp.full_like(pareto[:, : self.n_learners], self._learners_share)]
         rest = 1.0 - self._learners_share * self.n_learners - self._others_share
         first, n_background = self.n_learners, self.seats - self.n_learners
         for size in self.cohort_sizes:
             cohort = pareto[:, first : first + size]
-            pieces.append(rest * size / n_background * (cohort / cohort.sum(-1, keepdim=True)))
+            pieces.append(rest * size / n_background * (cohort / cohort.sum(-1)[..., None]))
             first += size
-        return torch.cat(pieces, 1)
+        shares: Tensor = xp.concatenate(pieces, 1)
+        return shares
 
     def start(self, draws: Draws, n_markets: int) -> PopulationMemory:
         """Private errors and sentiment from their stationary distributions, trends from the mean growth."""
@@ -239,7 +245,7 @@ class Population:
         sentiment_spread = self.sentiment_innovation / (1.0 - config.sentiment_persistence**2) ** 0.5
         return PopulationMemory(
             traits=self.draw_traits(draws.traits),
-            trend=torch.full_like(draws.error, self._growth),
+            trend=namespace(draws.error).full_like(draws.error, self._growth),
             error=error_spread * draws.error,
             sentiment=sentiment_spread * draws.sentiment,
         )
@@ -263,14 +269,18 @@ class Population:
 
     def replace(self, memory: PopulationMemory, ruined: Tensor, draws: Draws | None) -> PopulationMemory:
         """Newcomers draw traits and have no error or mood yet; the trend they see is the seat's."""
-        not_drawn = ruined.new_zeros((*ruined.shape, TRAIT_DRAWS), dtype=torch.float64)
-        newcomers = self.draw_traits(not_drawn if draws is None else draws.newcomers)
+        xp = namespace(ruined)
+        if draws is None:
+            uniforms = xp.broadcast_to(xp.floats(ruined & ~ruined)[..., None], (*ruined.shape, TRAIT_DRAWS))
+        else:
+            uniforms = draws.newcomers
+        newcomers = self.draw_traits(uniforms)
         chosen = {}
         for item in fields(Traits):
             old = getattr(memory.traits, item.name)
-            mask = ruined.view(ruined.shape + (1,) * (old.dim() - 2))
-            chosen[item.name] = torch.where(mask, getattr(newcomers, item.name), old)
-        kept = (~ruined).to(torch.float64)[..., None]
+            mask = ruined.reshape(*ruined.shape, *[1] * (old.ndim - 2))
+            chosen[item.name] = xp.where(mask, getattr(newcomers, item.name), old)
+        kept = xp.floats(~ruined)[..., None]
         return PopulationMemory(
             traits=Traits(**chosen), trend=memory.trend, error=memory.error * kept, sentiment=memory.sentiment * kept
         )
@@ -280,15 +290,15 @@ class Population:
     def draw_traits(self, uniforms: Tensor) -> Traits:
         """Traits from uniforms (E, B, TRAIT_DRAWS)."""
         drawn = self._low + self._width * uniforms
-        news_weight, reaction, aversion, horizon, short, long = drawn.unbind(-1)
-        reaction = reaction.unsqueeze(-1)
+        news_weight, reaction, aversion, horizon, short, long = (drawn[..., trait] for trait in range(TRAIT_DRAWS))
+        reaction, copied = reaction[..., None], namespace(drawn).copy
         return Traits(
-            news_weight=news_weight.unsqueeze(-1),
+            news_weight=copied(news_weight)[..., None],
             pull=reaction * (1.0 - self._is_trend_follower),
             trend_gain=reaction * self._is_trend_follower,
             risk=(0.5 * aversion * horizon)[..., None, None] * self._covariance,
-            short_leverage=short.contiguous(),
-            long_leverage=long.contiguous(),
+            short_leverage=copied(short),
+            long_leverage=copied(long),
         )
 
     def required_discount(self, cash_ratio: float) -> Tensor:
@@ -304,8 +314,10 @@ class Population:
         tolerance = _mean_reciprocal(config.risk_aversion) * _mean_reciprocal(config.horizon_months)
         required = weight * self._covariance.sum(-1) / tolerance
         if average_pull == 0.0:
-            return torch.zeros_like(required)
-        return ((required - config.drift) / average_pull).clamp(-1.0, 1.0)
+            return 0.0 * required
+        xp = namespace(required)
+        discount: Tensor = xp.at_most(xp.at_least((required - config.drift) / average_pull, -1.0), 1.0)
+        return discount
 
     def beliefs(self, view: View, memory: PopulationMemory) -> Tensor:
         """Expected log price next month of every investor, (E, B, N).
@@ -332,10 +344,9 @@ def _low_width(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 def _check_number(name: str, value: Any, low: float, high: float = math.inf, *, strict: bool = False) -> None:
-    is_number = not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
-    if not is_number or value < low or value > high or (strict and value == low):
+    if not is_finite_number(value) or value < low or value > high or (strict and value == low):
         bound = f"{'>' if strict else '>='} {low:g}" + (f" and <= {high:g}" if high < math.inf else "")
-        raise ValueError(f"`{name}` must be a number {bound}, got {value!r}")
+        raise ValueError(f"`{name}` must be a number {bound}, got {shown(value)}")
 
 
 def _check_range(name: str, bounds: tuple[float, float], *, strict: bool) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hmgym.checks import integer, is_finite_number, shown
 from hmgym.data import PriceHistory, PriceSource, read_prices, sp500_monthly
-from hmgym.investors import CohortConfig, PopulationConfig
+from hmgym.investors import PopulationConfig
 from hmgym.market.registry import COHORTS, MECHANISMS, SCENARIOS, registered
 
 # The packaged stocks in the order a market takes them: three large ones of different trades first, the others by name.
@@ -96,9 +97,7 @@ class MarketConfig:
                 f"got {type(self.history).__name__}"
             )
         for name, least in (("n_assets", 1), ("n_investors", 3), ("n_learners", 0), ("block_months", 1)):
-            count = getattr(self, name)
-            if not isinstance(count, int) or isinstance(count, bool) or count < least:
-                raise ValueError(f"`{name}` must be an integer >= {least}, got {count!r}")
+            object.__setattr__(self, name, integer(name, getattr(self, name), least))
         if self.n_investors < self.n_learners + 2:
             raise ValueError(f"`n_investors` must be >= n_learners + 2 = {self.n_learners + 2}, got {self.n_investors}")
         registered("scenario", self.scenario, SCENARIOS)
@@ -136,6 +135,7 @@ class MarketConfig:
             raise ValueError(
                 f"`learner_share` times n_learners must be < 1, got {self.learner_share} * {self.n_learners}"
             )
+        history = self.selected_history  # names that are not there are an error here, not in the first draw
         smallest_long = 1.0 / (self.n_assets + 1)
         limits = {"population.long_leverage[0]": self.population.long_leverage[0]}
         if self.n_learners:
@@ -143,7 +143,6 @@ class MarketConfig:
         for name, limit in limits.items():
             if limit < smallest_long:
                 raise ValueError(f"`{name}` must be >= 1/(N+1) = {smallest_long:g}, got {limit}")
-        history = self.selected_history  # names that are not there are an error here, not in the first draw
         if len(history.dates) < max(self.block_months, self.n_assets) + 2:
             raise ValueError(
                 f"`history` must have at least {max(self.block_months, self.n_assets) + 2} months, "
@@ -166,8 +165,9 @@ class MarketConfig:
         cohorts = tuple(
             registered("cohorts", cohort, COHORTS)() if isinstance(cohort, str) else cohort for cohort in self.cohorts
         )
+        parts = ("name", "seats", "wealth_share", "build")
         for cohort in cohorts:
-            if isinstance(cohort, type) or not all(hasattr(cohort, name) for name in CohortConfig.__annotations__):
+            if isinstance(cohort, type) or not all(hasattr(cohort, part) for part in parts):
                 raise ValueError(
                     f"`cohorts` must hold parameters of cohorts (`hmgym.investors.cohort.CohortConfig`), got {cohort!r}"
                 )
@@ -222,6 +222,9 @@ class MarketConfig:
                     f"`n_assets` must be <= {len(order)}, the assets of {history.source}, got {self.n_assets}"
                 )
             return history.select(order[: self.n_assets])
+        names = isinstance(self.assets, (tuple, list)) and all(isinstance(name, str) for name in self.assets)
+        if not names:
+            raise ValueError(f"`assets` must be a tuple of names or None, got {self.assets!r}")
         if len(self.assets) != self.n_assets:
             raise ValueError(f"`assets` must name n_assets = {self.n_assets} columns, got {len(self.assets)}")
         return history.select(self.assets)
@@ -234,7 +237,7 @@ class MarketConfig:
 
 
 def _check(name: str, value: float, low: float, high: float, *, open_interval: bool = False) -> None:
-    inside = isinstance(value, (int, float)) and (low < value < high if open_interval else low <= value <= high)
+    inside = is_finite_number(value) and (low < value < high if open_interval else low <= value <= high)
     if not inside:
         bounds = f"in ({low:g}, {high:g})" if open_interval else f"in [{low:g}, {high:g}]"
-        raise ValueError(f"`{name}` must be {bounds}, got {value!r}")
+        raise ValueError(f"`{name}` must be {bounds}, got {shown(value)}")

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hmgym.arrays import namespace, placed
 from hmgym.market.config import MarketConfig
 
 if TYPE_CHECKING:
@@ -23,15 +24,21 @@ if TYPE_CHECKING:
 
 
 class Fundamentals:
-    """The source of news, as constants on a device."""
+    """The source of news.
 
-    def __init__(self, config: MarketConfig, device: torch.device) -> None:
+    Args:
+        config: of the market.
+        device: where constants live; None for arrays in place of tensors.
+    """
+
+    def __init__(self, config: MarketConfig, device: torch.device | None) -> None:
         returns = config.fundamental_returns
-        covariance = np.atleast_2d(np.cov(returns, rowvar=False))
-        self.returns = torch.tensor(returns, dtype=torch.float64, device=device)  # (T, N)
-        self.covariance = torch.tensor(covariance, dtype=torch.float64, device=device)  # (N, N)
-        self.deviation = torch.sqrt(torch.diagonal(self.covariance))  # (N,)
-        self._factor = torch.linalg.cholesky(self.covariance)
+        covariance = torch.from_numpy(np.atleast_2d(np.cov(returns, rowvar=False)))
+        self.device = device
+        self.returns: Tensor = placed(torch.from_numpy(returns), device)  # (T, N)
+        self.covariance: Tensor = placed(covariance, device)  # (N, N)
+        self.deviation: Tensor = placed(torch.sqrt(torch.diagonal(covariance)), device)  # (N,)
+        self._factor: Tensor = placed(torch.linalg.cholesky(covariance), device)
         self._growth = config.growth
         self._gaussian = config.fundamentals == "gaussian"
         self.block_months = config.block_months
@@ -66,39 +73,44 @@ class Fundamentals:
 
     def block_start(self, uniform: Tensor) -> Tensor:
         """First row (E,) of a block, uniform over the full blocks."""
-        return (uniform * self._starts).long()
+        row: Tensor = namespace(uniform).integers(uniform * self._starts)
+        return row
 
     def phase(self, uniform: Tensor) -> Tensor:
         """Months (E,) of its block that are behind a market at the start."""
-        return (uniform * self.block_months).long()
+        passed: Tensor = namespace(uniform).integers(uniform * self.block_months)
+        return passed
 
     def advance(self, row: Tensor, left: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
         """Next row of the history and months left after it, both (E,); a spent block gives way to a new one."""
         if self._gaussian:
             return row, left
-        spent = left == 0
-        row = torch.where(spent, self.block_start(block), row + 1)
-        left = torch.where(spent, self.block_months, left) - 1
+        spent, xp = left == 0, namespace(row)
+        row = xp.where(spent, self.block_start(block), row + 1)
+        left = xp.where(spent, self.block_months, left) - 1
         return row, left
 
     def news(self, row: Tensor, normals: Tensor) -> Tensor:
         """News (E, N): the history's row, or the Gaussian of the normals."""
         if self._gaussian:
-            news: Tensor = self._growth + (normals.unsqueeze(-2) * self._factor).sum(-1)
+            news: Tensor = self._growth + (normals[..., None, :] * self._factor).sum(-1)
         else:
             news = self.returns[row]
         return news
 
     def first_regime(self, uniform: Tensor) -> Tensor:
         """Regime (E,) at the start: 1.0, the signal is informative, or 0.0, with even odds."""
-        return (uniform < 0.5).to(torch.float64)
+        regime: Tensor = namespace(uniform).floats(uniform < 0.5)
+        return regime
 
     def next_regime(self, regime: Tensor, uniform: Tensor) -> Tensor:
         """Regime (E,) of the next month."""
-        return torch.where(uniform < self._switch, 1.0 - regime, regime)
+        following: Tensor = namespace(regime).where(uniform < self._switch, 1.0 - regime, regime)
+        return following
 
     def signal(self, regime: Tensor, next_news: Tensor, normals: Tensor) -> Tensor:
         """Signal (E, N) about next month's news."""
         noise = self.deviation * normals
         informed = self._loading * (next_news - self._growth) + self._noise * noise
-        return torch.where(regime.unsqueeze(-1) > 0.5, informed, noise)
+        signal: Tensor = namespace(noise).where(regime[..., None] > 0.5, informed, noise)
+        return signal

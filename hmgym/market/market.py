@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hmgym.arrays import namespace, to_numpy
+from hmgym.checks import integer, shown
 from hmgym.clearing import ClearingError
 from hmgym.market.config import MarketConfig
 from hmgym.market.demand import Demand, Trade
 from hmgym.market.fundamentals import Fundamentals
 from hmgym.market.inference import NewsPosterior
 from hmgym.market.mechanisms import PriceMechanism
-from hmgym.market.registry import MECHANISMS, SCENARIOS, registered
+from hmgym.market.registry import MECHANISMS, SCENARIOS, numpy_ready, registered
 from hmgym.market.scenario import Scenario
 from hmgym.market.shocks import InitialShocks, Shocks, as_generators, draw
 from hmgym.market.state import Action, MarketState, Outcome
@@ -31,18 +34,38 @@ class Market:
     Args:
         config: what the markets are made of.
         device: where tensors live; shocks are drawn with numpy and moved there.
+        arrays: "torch", or "numpy": states, shocks and outcomes are then numpy arrays on the CPU, without gradients,
+            the same to rounding, and a small market takes half the time. Not every part of a market may be
+            `numpy_ready`.
+
+    Raises:
+        ValueError: an argument is none of these, or a part of the market takes tensors only.
     """
 
-    def __init__(self, config: MarketConfig | None = None, *, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, config: MarketConfig | None = None, *, device: str | torch.device = "cpu", arrays: str = "torch"
+    ) -> None:
         self.config = config = MarketConfig() if config is None else config
+        if not isinstance(config, MarketConfig):
+            raise ValueError(f"`config` must be a MarketConfig or None, got {config!r}")
+        if arrays not in ("torch", "numpy"):
+            raise ValueError(f'`arrays` must be "torch" or "numpy", got {arrays!r}')
+        if arrays == "numpy" and not numpy_ready(config):
+            raise ValueError('`arrays` must be "torch": a part of this market takes tensors only, got "numpy"')
+        self.arrays = arrays
         self.device = torch.device(device)
-        self.fundamentals = Fundamentals(config, self.device)
-        self.news_posterior = NewsPosterior(config, self.fundamentals)
+        self._placement = None if arrays == "numpy" else self.device
+        self.fundamentals = Fundamentals(config, self._placement)
         self.mechanism: PriceMechanism = registered("price_mechanism", config.price_mechanism, MECHANISMS)(config)
         self.scenario: Scenario = registered("scenario", config.scenario, SCENARIOS)(config, self.fundamentals)
         self._initial_layout, self._period_layout = self.scenario.layouts
         self._least_long = 1.0 / (config.n_assets + 1)
         self._variance_decay = 1.0 / config.volatility_memory_months
+
+    @cached_property
+    def news_posterior(self) -> NewsPosterior:
+        """What can be known of next month's news; in tensors."""
+        return NewsPosterior(self.config, Fundamentals(self.config, self.device))
 
     # Shocks
 
@@ -51,7 +74,7 @@ class Market:
     ) -> InitialShocks:
         """What E markets start from; one generator a market, or a single one spawned into `n_markets`."""
         listed = as_generators(generators, n_markets)
-        drawn = draw(listed, self._initial_layout, 1, self.device)
+        drawn = draw(listed, self._initial_layout, 1, self._placement)
         return InitialShocks({name: tensor[0] for name, tensor in drawn.items()})
 
     def draw_shocks(
@@ -64,32 +87,34 @@ class Market:
         """One period's shocks, or those of k `periods` with a leading dimension k: the same numbers as k calls."""
         listed = as_generators(generators, n_markets)
         if periods is None:
-            drawn = draw(listed, self._period_layout, 1, self.device)
+            drawn = draw(listed, self._period_layout, 1, self._placement)
             return Shocks({name: tensor[0] for name, tensor in drawn.items()})
-        if periods < 1:
-            raise ValueError(f"`periods` must be >= 1, got {periods}")
-        return Shocks(draw(listed, self._period_layout, periods, self.device))
+        return Shocks(draw(listed, self._period_layout, integer("periods", periods, 1), self._placement))
 
     # State
 
     def initial(self, shocks: InitialShocks) -> MarketState:
         """E markets at the start."""
+        if not isinstance(shocks, InitialShocks):
+            raise ValueError(f"`shocks` must be InitialShocks, got {type(shocks).__name__}")
         state = self.scenario.initial(shocks)
-        extra = {name: torch.zeros_like(state.prices[:, 0]) for name in self.mechanism.accounts}
+        extra = {name: namespace(state.prices).zeros_like(state.prices[:, 0]) for name in self.mechanism.accounts}
         return replace(state, accounts={**state.accounts, **extra}) if extra else state
 
     def beliefs(self, state: MarketState) -> Tensor:
         """Expected log price next month (E, O, N) of all whose portfolios are solved, as no action says otherwise."""
+        self._check_state(state)
         return self.scenario.demand(state, None).beliefs
 
     def own_action(self, state: MarketState) -> Action:
         """The learners' own limits and beliefs, the action that changes nothing."""
+        self._check_state(state)
         n, own = self.config.n_learners, self.scenario.demand(state, None)
         return Action(
             short_leverage=own.short_leverage[:, :n],
             long_leverage=own.long_leverage[:, :n],
             beliefs=own.beliefs[:, :n],
-            risk_scale=torch.ones_like(state.unit_value),
+            risk_scale=namespace(state.unit_value).ones_like(state.unit_value),
         )
 
     def seated(self, state: MarketState) -> MarketState:
@@ -97,6 +122,7 @@ class Market:
 
         Learners' traits are not drawn, so a learner that takes a seat can know all that it may know before it acts.
         """
+        self._check_state(state)
         return self.scenario.open(state, None)[0]
 
     def imagine(self, state: MarketState, uniforms: Tensor) -> MarketState:
@@ -138,7 +164,7 @@ class Market:
         demand = self._demand(state, promised, action)
         trade = self.mechanism(state, demand, shocks)
         if errors == "raise" and not bool(trade.converged.all()):
-            failed = torch.nonzero(~trade.converged).flatten().tolist()
+            failed = np.flatnonzero(~to_numpy(trade.converged)).tolist()
             reasons = {market: f"residual {float(trade.residual[market]):.1e}" for market in failed}
             raise ClearingError(reasons, trade.solution, len(trade.converged))
         return self._close(state, promised, demand, trade, shocks)
@@ -150,7 +176,9 @@ class Market:
         """
         self._check_sizes(state, shocks)
         state, promised = self.scenario.open(state, shocks)
-        return torch.log(self.mechanism(state, self._demand(state, promised, action), shocks).prices)
+        prices = self.mechanism(state, self._demand(state, promised, action), shocks).prices
+        log_prices: Tensor = namespace(prices).log(prices)
+        return log_prices
 
     def terminal_mark_gain(self, state: MarketState, action: Action | None, shocks: Shocks) -> Tensor:
         """What each learner's mark gains from its own trade of this period, (E, L), in log unit value.
@@ -165,9 +193,9 @@ class Market:
         demand = self._demand(state, promised, action)
         trade = self.mechanism(state, demand, shocks)
         settled = self.scenario.settle(state, promised, trade)
-        gains = []
+        xp, gains = namespace(state.prices), []
         for learner in range(self.config.n_learners):
-            absent = demand.wealth.clone()
+            absent = xp.copy(demand.wealth)
             absent[:, learner] = 0.0  # without wealth it posts no demand but the order
             shares, fair_prices = state.holdings[:, learner], state.prices
             for _ in range(2):  # money that buys its old shares at the last close, then at the price that gave
@@ -179,37 +207,41 @@ class Market:
             moved = trade.prices - fair_prices
             unit = settled.unit_value[:, learner]
             excess = (trade.holdings[:, learner] * moved).sum(-1) * state.unit_value[:, learner]
-            fair = (unit - excess / state.wealth[:, learner]).clamp(min=self.config.ruin_fraction)  # NaN stays NaN
-            gains.append(torch.log(unit / fair))
-        return torch.stack(gains, -1)
+            fair = xp.at_least(unit - excess / state.wealth[:, learner], self.config.ruin_fraction)  # NaN stays NaN
+            gains.append(xp.log(unit / fair))
+        gain: Tensor = xp.stack(gains, -1)
+        return gain
 
     def _demand(self, state: MarketState, promised: Any, action: Action | None) -> Demand:
         """What everybody posts, the learners as the action says."""
         demand = self.scenario.demand(state, promised)
         if action is None:
             return demand
+        if not isinstance(action, Action):
+            raise ValueError(f"`action` must be an Action or None, got {type(action).__name__}")
         n, shape = self.config.n_learners, tuple(state.unit_value.shape)
         changes: dict[str, Tensor] = {}
+        xp = namespace(state.prices)
         for name, low in (("short_leverage", 0.0), ("long_leverage", self._least_long)):
             given, own = getattr(action, name), getattr(demand, name)
             if given is not None:
                 limit = self._checked(name, given, shape, low)
-                if own.dim() > 2:  # one limit a position
-                    limit = limit[..., None].expand_as(own[:, :n])
-                changes[name] = torch.cat([limit, own[:, n:]], 1)
+                if own.ndim > 2:  # one limit a position
+                    limit = xp.broadcast_to(limit[..., None], own[:, :n].shape)
+                changes[name] = xp.concatenate([limit, own[:, n:]], 1)
         if action.beliefs is not None:
             expected = self._checked("beliefs", action.beliefs, (*shape, self.config.n_assets), -1e3)
-            changes["beliefs"] = torch.cat([expected, demand.beliefs[:, n:]], 1)
+            changes["beliefs"] = xp.concatenate([expected, demand.beliefs[:, n:]], 1)
         if action.risk_scale is not None:
             scale = self._checked("risk_scale", action.risk_scale, shape, 1e-6)
-            changes["risk"] = torch.cat([demand.risk[:, :n] * scale[..., None, None], demand.risk[:, n:]], 1)
+            changes["risk"] = xp.concatenate([demand.risk[:, :n] * scale[..., None, None], demand.risk[:, n:]], 1)
         return demand._replace(**changes)
 
     def _close(
         self, state: MarketState, promised: Any, demand: Demand, trade: Trade, shocks: Shocks
     ) -> tuple[MarketState, Outcome]:
         settled = self.scenario.settle(state, promised, trade)
-        log_return = torch.log(trade.prices) - demand.log_price
+        log_return = namespace(trade.prices).log(trade.prices) - demand.log_price
         new = MarketState(
             month=state.month + 1,
             prices=trade.prices,
@@ -238,36 +270,50 @@ class Market:
         )
         return new, outcome
 
-    def _check_sizes(self, state: MarketState, shocks: Shocks) -> None:
-        if not isinstance(state, MarketState) or not isinstance(shocks, Shocks):
+    def _check_state(self, state: MarketState) -> None:
+        if not isinstance(state, MarketState):
+            raise ValueError(f"`state` must be a MarketState, got {type(state).__name__}")
+        if isinstance(state.prices, np.ndarray) != (self.arrays == "numpy"):
             raise ValueError(
-                f"`state` and `shocks` must be a MarketState and Shocks, got {type(state).__name__} and "
-                f"{type(shocks).__name__}"
+                f'`state` must be of a market with `arrays="{self.arrays}"`, got {type(state.prices).__name__}'
             )
         sizes = (state.prices.shape[0], self.config.n_investors, self.config.n_assets)
         if tuple(state.holdings.shape) != sizes:
             raise ValueError(
                 f"`state` must be of (markets, investors, assets) = {sizes}, got {tuple(state.holdings.shape)}"
             )
+
+    def _check_sizes(self, state: MarketState, shocks: Shocks) -> None:
+        self._check_state(state)
+        if not isinstance(shocks, Shocks):
+            raise ValueError(f"`shocks` must be Shocks, got {type(shocks).__name__}")
+        n_markets = state.prices.shape[0]
         drawn = {name: tuple(tensor.shape) for name, tensor in shocks.tensors.items()}
-        expected = {name: (sizes[0], *shape) for name, shape in self._period_layout.shapes.items()}
+        expected = {name: (n_markets, *shape) for name, shape in self._period_layout.shapes.items()}
         if drawn != expected:
             name = next(name for name in {**expected, **drawn} if drawn.get(name) != expected.get(name))
             raise ValueError(
-                f"`shocks` must be this market's, for {sizes[0]} markets: {name} of shape {expected.get(name)}, "
+                f"`shocks` must be this market's, for {n_markets} markets: {name} of shape {expected.get(name)}, "
                 f"got {drawn.get(name)}"
             )
 
     def _checked(self, name: str, given: Tensor, shape: tuple[int, ...], low: float) -> Tensor:
         try:
-            tensor = torch.as_tensor(given, dtype=torch.float64, device=self.device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"`{name}` must be a tensor of shape {shape}, got {given!r}") from error
+            complex_ = given.is_complex() if isinstance(given, Tensor) else np.iscomplexobj(given)
+            if complex_:
+                raise TypeError("complex numbers")
+            if self.arrays == "numpy":
+                tensor: Tensor = np.asarray(given, np.float64)  # type: ignore[assignment]
+            else:
+                tensor = torch.as_tensor(given, dtype=torch.float64, device=self.device)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise ValueError(f"`{name}` must be a tensor of shape {shape}, got {shown(given)}") from error
         if tensor.shape != shape:
             raise ValueError(f"`{name}` must have shape {shape}, got {tuple(tensor.shape)}")
-        if tensor.numel() == 0:
+        values = to_numpy(tensor)
+        if not values.size:
             return tensor
-        least, most = (float(bound) for bound in torch.aminmax(tensor.detach()))
+        least, most = float(values.min()), float(values.max())
         if not low <= least or not most < 1e3:  # also true of NaN
             bound = f"1/(N+1) = {low:g}" if name == "long_leverage" else f"{low:g}"
             got = f"{least:g}" if least == most else f"values from {least:g} to {most:g}"

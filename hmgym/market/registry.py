@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hmgym.market.config import MarketConfig
 
 SCENARIOS: dict[str, Any] = {"crowd": "hmgym.market.crowd:CrowdScenario"}
 """What makes the scenario of a configuration and its fundamentals, as `MarketConfig.scenario` names it."""
@@ -32,3 +35,13 @@ def registered(argument: str, name: Any, registry: Mapping[str, Any]) -> Any:
         module, _, attribute = entry.partition(":")
         return getattr(importlib.import_module(module), attribute)
     return entry
+
+
+def numpy_ready(config: MarketConfig) -> bool:
+    """Whether every part of a market takes numpy arrays as well as tensors."""
+    parts = (
+        registered("scenario", config.scenario, SCENARIOS),
+        registered("price_mechanism", config.price_mechanism, MECHANISMS),
+        *config.cohorts,
+    )
+    return all(getattr(part, "numpy_ready", False) for part in parts)

@@ -30,6 +30,8 @@ class Scenario(Protocol):
 
     config_type: type[MarketConfig]
     """configuration that it is made from"""
+    numpy_ready: bool
+    """whether it takes numpy arrays as well as tensors (`hmgym.arrays`): environments then run in half the time"""
     accounts: tuple[str, ...]
     """names of its cash accounts, besides the investors' own"""
     layouts: tuple[Layout, Layout]

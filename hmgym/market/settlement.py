@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from hmgym.arrays import namespace
 from hmgym.market.demand import Trade
 from hmgym.market.ledger import INVESTORS, Ledger
 from hmgym.market.mechanisms import DEALER
@@ -37,7 +38,7 @@ def pay_for_trades(
         sold: (E, N) shares that came from the `seller`, a named account, rather than from an investor.
     """
     prices = trade.prices
-    money = (trade.holdings - state.holdings) * prices[:, None]
+    xp, bought = namespace(prices), trade.holdings - state.holdings
     others = {}
     if trade.dealer_holdings is not None:
         others[DEALER] = ((state.dealer_holdings - trade.dealer_holdings) * prices).sum(-1)
@@ -45,10 +46,10 @@ def pay_for_trades(
         sale = sold * prices
         others[seller] = sale.sum(-1)
         if cost_rate:
-            ledger.pay(seller, "exchange", cost_rate * sale.abs().sum(-1))
-    ledger.net(-money.sum(-1), **others)
+            ledger.pay(seller, "exchange", cost_rate * abs(sale).sum(-1))
+    ledger.net(-xp.dot(bought, prices), **others)
     if cost_rate:
-        ledger.pay(INVESTORS, "exchange", cost_rate * money.abs().sum(-1))
+        ledger.pay(INVESTORS, "exchange", cost_rate * xp.dot(abs(bought), prices))
 
 
 def pay_interest(ledger: Ledger, rate: float) -> None:
@@ -58,4 +59,4 @@ def pay_interest(ledger: Ledger, rate: float) -> None:
 
 def pay_dividends(ledger: Ledger, holdings: Tensor, a_share: Tensor) -> None:
     """The issuer pays the holders, the short pay the issuer; `a_share` (E, N) money."""
-    ledger.pay("issuer", INVESTORS, (holdings * a_share[:, None]).sum(-1))
+    ledger.pay("issuer", INVESTORS, namespace(holdings).dot(holdings, a_share))

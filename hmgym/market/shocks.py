@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hmgym.arrays import placed
+from hmgym.checks import integer
 from hmgym.investors.draws import Draws, Layout
 
 _SMALLEST = 2.0**-54  # a generator can give 0, whose normal is -inf
@@ -62,10 +64,10 @@ def as_generators(
 ) -> list[np.random.Generator]:
     """One generator a market: a sequence as it is, a single one spawned into `n_markets`."""
     if isinstance(generators, np.random.Generator):
-        if n_markets is None or n_markets < 1:
-            raise ValueError(f"`n_markets` must be >= 1 to spawn a single generator, got {n_markets}")
-        return generators.spawn(n_markets)
-    listed = list(generators)
+        if n_markets is None:
+            raise ValueError("`n_markets` must be >= 1 to spawn a single generator, got None")
+        return generators.spawn(integer("n_markets", n_markets, 1))
+    listed = list(generators) if isinstance(generators, Sequence) else []
     if not listed or not all(isinstance(generator, np.random.Generator) for generator in listed):
         raise ValueError("`generators` must be numpy Generators, one a market, got " + repr(generators)[:80])
     if n_markets is not None and n_markets != len(listed):
@@ -74,9 +76,9 @@ def as_generators(
 
 
 def draw(
-    generators: Sequence[np.random.Generator], layout: Layout, periods: int, device: torch.device
+    generators: Sequence[np.random.Generator], layout: Layout, periods: int, device: torch.device | None
 ) -> dict[str, Tensor]:
-    """Fields of the layout with leading dimensions (periods, E)."""
+    """Fields of the layout with leading dimensions (periods, E); arrays in place of tensors where `device` is None."""
     groups = (layout.normals, layout.innovations, layout.uniforms)
     widths = [sum(math.prod(shape) for shape in group.values()) for group in groups]
     drawn = np.empty((len(generators), periods, sum(widths)))
@@ -89,7 +91,7 @@ def draw(
     innovations = drawn[..., first:second]
     innovations -= 0.5
     innovations *= _UNIT_VARIANCE
-    table = torch.from_numpy(drawn).to(device).transpose(0, 1)
+    table: Tensor = placed(torch.from_numpy(drawn).transpose(0, 1), device)
     fields: dict[str, Tensor] = {}
     at = 0
     for group in groups:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
+from hmgym.arrays import Torch, namespace, to_torch
 from hmgym.clearing import ClearingSolution
 from hmgym.clearing.solution import active_limits
 from hmgym.market.demand import Trade
@@ -20,7 +20,8 @@ class MarketState:
     """E markets between two periods: this month's news, signal and regime are already in it.
 
     Money and shares are float64. What a learner may know before it acts is everything but `next_news`, `block_row`,
-    `block_left` and what other investors remember (`scenario`).
+    `block_left` and what other investors remember (`scenario`). In a market of arrays (see `Market`) every tensor named
+    here is a numpy array.
     """
 
     exogenous_fields: ClassVar[tuple[str, ...]] = (
@@ -51,7 +52,8 @@ class MarketState:
     @property
     def fundamentals(self) -> Tensor:
         """Fundamental value of a share (E, N), money."""
-        return torch.exp(self.log_value)
+        value: Tensor = namespace(self.log_value).exp(self.log_value)
+        return value
 
     @property
     def total_cash(self) -> Tensor:
@@ -62,7 +64,7 @@ class MarketState:
     @property
     def gross_money(self) -> Tensor:
         """Money (E,) in all accounts without regard to sign, and market value: what errors of the books are part of."""
-        total: Tensor = sum((account.abs() for account in self.accounts.values()), start=self.cash.abs().sum(1))
+        total: Tensor = sum((abs(account) for account in self.accounts.values()), start=abs(self.cash).sum(1))
         return total + (self.supply * self.prices).sum(1)
 
     @property
@@ -73,9 +75,17 @@ class MarketState:
         """The markets that `index` names along the first dimension (slice, integer tensor or mask)."""
         return map_tensors(lambda tensor: tensor[index], self)
 
-    def with_rows(self, index: Tensor, rows: MarketState) -> MarketState:
+    def with_rows(self, index: Any, rows: MarketState) -> MarketState:
         """A copy in which the markets `index` (k,) int64 are those of `rows`, as a reset of some markets needs."""
-        return map_tensors(lambda tensor, new: tensor.index_copy(0, index, new), self, rows)
+
+        def replaced(leaf: Tensor, new: Tensor) -> Tensor:
+            if namespace(leaf) is Torch:
+                return leaf.index_copy(0, index, new)
+            copied: Tensor = namespace(leaf).copy(leaf)
+            copied[index] = new
+            return copied
+
+        return map_tensors(replaced, self, rows)
 
     def detach(self) -> MarketState:
         """The same state outside any graph."""
@@ -83,7 +93,11 @@ class MarketState:
 
     def clone(self) -> MarketState:
         """A copy that shares no memory, fit for gradients also where this state was made in inference mode."""
-        return map_tensors(lambda tensor: tensor.clone(), self)
+        return map_tensors(lambda leaf: namespace(leaf).copy(leaf), self)
+
+    def as_tensors(self) -> MarketState:
+        """The same state in tensors, where it is one of arrays; memory is shared."""
+        return map_tensors(to_torch, self)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by name, nested ones with dots: ``"accounts.bank"``."""
@@ -120,6 +134,14 @@ class Outcome:
     short_limits: Tensor  # (E, O) κ that held, all whose portfolios were solved; (E, O, N+1) where one a position
     long_limits: Tensor  # (E, O) θ that held, likewise
     trade: Trade  # prices, weights and holdings, residual, iterations, converged
+
+    def as_tensors(self) -> Outcome:
+        """The same outcome in tensors, where it is one of arrays; memory is shared."""
+        parts = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "trade"}
+        arrays: dict[str, Any] = {
+            name: to_torch(x) for name, x in self.trade._asdict().items() if x is not None and name != "solution"
+        }
+        return Outcome(**{name: to_torch(x) for name, x in parts.items()}, trade=self.trade._replace(**arrays))
 
     @property
     def wealth(self) -> Tensor:

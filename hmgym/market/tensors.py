@@ -1,4 +1,4 @@
-"""States as trees: dataclasses, tuples and dicts whose leaves are tensors, with a dotted name for every leaf."""
+"""States as trees: dataclasses, tuples and dicts whose leaves are tensors or arrays, each with a dotted name."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
 from torch import Tensor
 
 Tree = TypeVar("Tree")
+_LEAVES = (Tensor, np.ndarray)
 
 
 def map_tensors(function: Callable[..., Tensor], first: Tree, *others: Tree) -> Tree:
     """The tree of `function` of corresponding leaves; all trees have the structure of the first."""
-    if isinstance(first, Tensor):
+    if isinstance(first, _LEAVES):
         return function(first, *others)  # type: ignore[return-value]
     parts = [[part for _, part in _parts(tree)] for tree in (first, *others)]
     return _rebuilt(first, [map_tensors(function, *group) for group in zip(*parts, strict=True)])
@@ -61,10 +63,10 @@ def _rebuilt(like: Tree, parts: list[Any]) -> Tree:
     return type(like)(**dict(zip(names, parts, strict=True)))
 
 
-def _leaves(tree: Any, prefix: str = "", exogenous: bool = False) -> Iterator[tuple[str, Tensor, bool]]:
+def _leaves(tree: Any, prefix: str = "", exogenous: bool = False) -> Iterator[tuple[str, Any, bool]]:
     marked = getattr(tree, "exogenous_fields", ())
     for name, part in _parts(tree):
-        if isinstance(part, Tensor):
+        if isinstance(part, _LEAVES):
             yield prefix + name, part, exogenous or name in marked
         else:
             yield from _leaves(part, f"{prefix}{name}.", exogenous or name in marked)
@@ -73,7 +75,7 @@ def _leaves(tree: Any, prefix: str = "", exogenous: bool = False) -> Iterator[tu
 def _replaced(tree: Any, named: Mapping[str, Tensor], prefix: str) -> Any:
     parts = []
     for name, part in _parts(tree):
-        if isinstance(part, Tensor):
+        if isinstance(part, _LEAVES):
             parts.append(named.get(prefix + name, part))
         else:
             parts.append(_replaced(part, named, f"{prefix}{name}."))

@@ -132,7 +132,7 @@ def test_baselines_share_the_seeds(env_id: str) -> None:
 def test_policies_refuse() -> None:
     with pytest.raises(ValueError, match="`action` must be one row of numbers"):
         ConstantPolicy([2.0])
-    with pytest.raises(ValueError, match="`episodes` must be >= 1"):
+    with pytest.raises(ValueError, match="`episodes` must be an integer >= 1"):
         evaluate(RandomPolicy(2), LEVERAGE, episodes=0)
     with pytest.raises(ValueError, match="`max_episode_steps` must be a number"):
         evaluate(RandomPolicy(2), LEVERAGE, env_kwargs={"max_episode_steps": None})

@@ -266,7 +266,7 @@ def test_gradients_reach_the_policy_through_its_own_feedback() -> None:
 def test_refuses(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`reward` must be"):
         DifferentiableMarkets(LEVERAGE, 1, seed=0, reward="excess_return")
-    with pytest.raises(ValueError, match="`num_markets` must be >= 1"):
+    with pytest.raises(ValueError, match="`num_markets` must be an integer >= 1"):
         DifferentiableMarkets(LEVERAGE, 0, seed=0)
     for field, value in (("horizon", 0), ("discount", 1.5), ("clip", 0.0), ("epochs", 0), ("last_smoothing", 0.1)):
         with pytest.raises(ValueError, match=f"`{field}`"):

@@ -40,3 +40,11 @@ def test_the_learning_curve_shows_every_baseline() -> None:
     figure = learning_curve_figure(report)
     names = {text.get_text() for text in figure.axes[-1].get_legend().get_texts()}
     assert names == {"ppo, in training", "trained, evaluated", "random", "best constant"}
+
+
+def test_only_lines_of_their_own_are_in_the_legend() -> None:
+    pytest.importorskip("matplotlib")
+    series = record_episode(ConstantPolicy([0.5, 0.0]), LEVERAGE, seed=1, env_kwargs=SMALL)
+    axes = episode_figure(series, "title").axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["MSFT", "JPM"]
+    assert len(axes.lines) == 4

@@ -54,9 +54,9 @@ def test_resume_goes_on_from_the_checkpoint(algo: str, tmp_path: Path) -> None:
 def test_plan_refuses() -> None:
     with pytest.raises(ValueError, match="`algo` must be one of"):
         TrainingPlan(algo="dqn")
-    with pytest.raises(ValueError, match="`timesteps` must be >= 1"):
+    with pytest.raises(ValueError, match="`timesteps` must be an integer >= 1 or None, got 0"):
         TrainingPlan(timesteps=0)
-    with pytest.raises(ValueError, match="`seed` must be >= 0, got -1"):
+    with pytest.raises(ValueError, match="`seed` must be an integer >= 0, got -1"):
         TrainingPlan(seed=-1)
     with pytest.raises(ValueError, match=r"`num_envs` must be an integer >= 1 or None, got 1\.5"):
         TrainingPlan(num_envs=1.5)

@@ -28,7 +28,7 @@ class LinearQuadratic:
 
     def __init__(self, num_markets: int, seed: int, jump: float = 0.0) -> None:
         self.num_markets, self.jump = num_markets, jump
-        self.market = SimpleNamespace(device=torch.device("cpu"))
+        self.device = torch.device("cpu")
         self.observation_map = self.action_map = SimpleNamespace(size=1)
         self._random = np.random.default_rng(seed)  # torch's would repeat the noise of the exploring policy
         self._position = torch.full((num_markets, 1, 1), 0.5, dtype=torch.float64)

@@ -26,7 +26,7 @@ def by_differences(batch: Any, step: float) -> Any:
 
     def log_prices(moved: Any) -> Any:
         with torch.inference_mode():
-            return batch.market.log_prices(state, batch._market_action(moved, state, acting), shocks).numpy()
+            return batch._runs.log_prices(state, batch._market_action(moved, state, acting), shocks)
 
     for learner in range(values.shape[1]):
         for entry in range(values.shape[2]):

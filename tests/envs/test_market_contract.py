@@ -97,8 +97,8 @@ def test_confidence_needs_beliefs() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_envs": 0}, "`num_envs` must be >= 1"),
-        ({"max_episode_steps": 0}, "`max_episode_steps` must be >= 1"),
+        ({"num_envs": 0}, "`num_envs` must be an integer >= 1"),
+        ({"max_episode_steps": 0}, "`max_episode_steps` must be an integer >= 1"),
         ({"autoreset_mode": "sometimes"}, "`autoreset_mode` must be"),
     ],
 )

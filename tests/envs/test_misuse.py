@@ -34,6 +34,7 @@ def test_max_episode_steps(where: str, steps: Any) -> None:
 
 def test_integers_of_numpy_count() -> None:
     sizes = {name: np.int64(value) for name, value in SMALL.items()}
+    assert MarketConfig(**sizes) == MarketConfig(**SMALL)
     env = gym.make(LEVERAGE, **sizes)
     assert (env.unwrapped.config.n_assets, type(env.unwrapped.config.n_assets)) == (2, int)  # type: ignore[attr-defined]
     vector = gym.make_vec(LEVERAGE, np.int32(3), n_learners=np.uint8(2), max_episode_steps=np.int16(5), **sizes)
@@ -66,11 +67,11 @@ def test_sizes(name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"episodes": 0}, "`episodes` must be >= 1, got 0"),
-        ({"episodes": -3}, "`episodes` must be >= 1, got -3"),
+        ({"episodes": 0}, "`episodes` must be an integer >= 1, got 0"),
+        ({"episodes": -3}, "`episodes` must be an integer >= 1, got -3"),
         ({"episodes": 2.5}, "`episodes` must be an integer"),
-        ({"batch": 0}, "`batch` must be >= 1, got 0"),
-        ({"first_seed": -1}, "`first_seed` must be >= 0, got -1"),
+        ({"batch": 0}, "`batch` must be an integer >= 1, got 0"),
+        ({"first_seed": -1}, "`first_seed` must be an integer >= 0, got -1"),
         ({"seat": 1}, "`seat` must be one of 1 learners, got 1"),
         ({"env_id": "hmgym/Nope-v0"}, "`env_id` must be a registered market, got 'hmgym/Nope-v0'"),
     ],

@@ -26,10 +26,10 @@ class NotCleared:
 
     def __init__(self, outcome: Any, row: int) -> None:
         self._outcome = outcome
-        self.converged = outcome.converged.clone()
+        self.converged = outcome.converged.copy()
         self.converged[row] = False
-        self.reward = outcome.reward.clone()
-        self.reward[row] = torch.nan
+        self.reward = outcome.reward.copy()
+        self.reward[row] = np.nan
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._outcome, name)
@@ -37,7 +37,7 @@ class NotCleared:
 
 def stick(batch: MarketBatch, row: int, period: int) -> None:
     """From here on the market `row` of the batch does not clear in its period of this number, counted over all."""
-    transition, calls = batch.market.transition, 0
+    transition, calls = batch._runs.transition, 0
 
     def failing(*arguments: Any, **keywords: Any) -> Any:
         nonlocal calls
@@ -45,12 +45,12 @@ def stick(batch: MarketBatch, row: int, period: int) -> None:
         state, outcome = transition(*arguments, **keywords)
         if calls != period:
             return state, outcome
-        rows = torch.tensor([row])
+        rows = np.array([row])
         lost = state.select(rows)
-        lost = dataclasses.replace(lost, prices=lost.prices * torch.nan, wealth=lost.wealth * torch.nan)
+        lost = dataclasses.replace(lost, prices=lost.prices * np.nan, wealth=lost.wealth * np.nan)
         return state.with_rows(rows, lost), NotCleared(outcome, row)
 
-    batch.market.transition = failing  # type: ignore[method-assign]
+    batch._runs.transition = failing  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(("mode", "n_learners"), [("NextStep", 1), ("SameStep", 1), ("Disabled", 1), ("SameStep", 3)])

@@ -286,9 +286,9 @@ def test_what_a_newcomer_sees_is_what_its_first_month_starts_with() -> None:
     _, reward, *_, infos = env.step(np.zeros(env.action_space.shape, np.float32))
     batch: Any = env._batch
     state, _, shocks = batch._last_period
-    seated, _ = batch.market.scenario.open(state, shocks)
+    seated, _ = batch._runs.scenario.open(state, shocks)
     np.testing.assert_array_equal(shown, env.observation_map(seated)[ruined])
-    np.testing.assert_array_equal(wealth, seated.wealth[:, :LEARNERS].numpy()[ruined])
+    np.testing.assert_array_equal(wealth, seated.wealth[:, :LEARNERS][ruined])
     assert not np.array_equal(shown, env.observation_map(state)[ruined])
     began = ruined.ravel()
     np.testing.assert_allclose(np.log(infos["unit_value"])[began], reward[began], atol=1e-12)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,13 @@ from hmgym.agents import (
 )
 from hmgym.agents.report import build_report, comparison_table, episode_figure, record_episode, write_report
 from hmgym.agents.sb3 import MarketVecEnv
-from hmgym.envs import BatchEnv, BatchVectorEnv, make_markets
+from hmgym.commands import train
+from hmgym.envs import BatchEnv, BatchParallelEnv, BatchVectorEnv, make_markets
 from tests.extending import liquidation  # registers the id
+
+with warnings.catch_warnings():  # PettingZoo's tests import its games, by names that it has deprecated
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from pettingzoo.test import parallel_api_test
 
 ID = "extending/Liquidation-v0"
 CALM: dict[str, Any] = {"volatility": 0.0}
@@ -33,6 +40,15 @@ def test_it_is_one_file_and_one_line() -> None:
     source = Path(liquidation.__file__).read_text(encoding="utf-8")
     assert source.count("register_environment(\n") == 1
     assert "hmgym.market" not in source
+
+
+def test_what_the_documentation_shows_is_what_runs() -> None:
+    source = Path(liquidation.__file__).read_text(encoding="utf-8")
+    page = Path(__file__).parents[2] / "docs" / "extending.md"
+    section = page.read_text(encoding="utf-8").split("## An environment\n")[1].split("\n## ")[0]
+    shown = re.findall(r"^```py\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    assert len(shown) >= 5
+    assert not [excerpt for excerpt in shown if excerpt not in source]
 
 
 def test_single_and_vector_environment() -> None:
@@ -69,6 +85,41 @@ def test_stable_baselines_learns_on_it() -> None:
     model.learn(480)
     assert len(model.ep_info_buffer) == 24
     assert {episode["l"] for episode in model.ep_info_buffer} == {20}
+
+
+def test_the_command_line_trains_on_it_by_the_name_of_its_module(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = [
+        "--timesteps",
+        "512",
+        "--num-envs",
+        "8",
+        "--episodes",
+        "4",
+        "--screening-episodes",
+        "2",
+        "--curve-episodes",
+        "2",
+    ]
+    status = train.main(["--env", f"{liquidation.__name__}:{ID}", *sizes, "--out", str(tmp_path / "run")])
+    assert status == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert set(report["baselines"]) == {"random", "equal_parts", "best_constant"}
+    assert not (tmp_path / "run" / "plausibility.png").exists()
+
+
+def test_a_parallel_environment(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parallel_api_test(BatchParallelEnv(liquidation.Liquidation(1)), num_cycles=50)
+    env, single = BatchParallelEnv(liquidation.Liquidation(1)), gym.make(ID)
+    assert env.state_space.low.tolist() == [0.0, 0.0]
+    np.testing.assert_array_equal(env.reset(seed=1)[0]["learner_0"], single.reset(seed=1)[0])
+    while env.agents:
+        ours, theirs = env.step({"learner_0": np.zeros(1)}), single.step(np.zeros(1, np.float32))
+        assert ours[1]["learner_0"] == theirs[1]
+    assert theirs[2]
 
 
 def test_evaluation_baselines_and_report(tmp_path: Path) -> None:

@@ -113,5 +113,5 @@ def test_bad_arguments():
         market.draw_shocks([np.random.default_rng(0)] * 2, 3)
     with pytest.raises(ValueError, match="must be numpy Generators"):
         market.draw_shocks([1, 2])
-    with pytest.raises(ValueError, match="`periods` must be >= 1, got 0"):
+    with pytest.raises(ValueError, match="`periods` must be an integer >= 1, got 0"):
         market.draw_shocks(np.random.default_rng(0), 1, periods=0)

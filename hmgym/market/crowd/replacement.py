@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
+from hmgym.arrays import namespace
 from hmgym.market.ledger import INVESTORS, Ledger
 from hmgym.market.state import MarketState
 
@@ -23,18 +23,19 @@ def replace_ruined(state: MarketState, target_share: Tensor) -> tuple[MarketStat
     if not bool(ruined.any()):
         return state, None
     n_learners = state.unit_value.shape[1]
-    of_ruined = ruined.to(state.cash.dtype)
-    endowment = target_share * state.wealth.sum(-1, keepdim=True)
+    xp = namespace(state.cash)
+    of_ruined = xp.floats(ruined)
+    endowment = target_share * state.wealth.sum(-1)[:, None]
     ledger = Ledger(state.cash, state.accounts)
     ledger.pay(INVESTORS, "default_fund", state.cash * of_ruined)
-    ledger.pay("default_fund", "households", (state.wealth.clamp(min=0.0) * of_ruined).sum(-1))
+    ledger.pay("default_fund", "households", (xp.at_least(state.wealth, 0.0) * of_ruined).sum(-1))
     ledger.pay("households", INVESTORS, endowment * of_ruined)
     replaced = replace(
         state,
         cash=ledger.cash,
         accounts=ledger.accounts,
-        wealth=torch.where(ruined, endowment, state.wealth),
-        holdings=state.holdings * (~ruined).to(state.holdings.dtype)[..., None],
-        unit_value=torch.where(ruined[:, :n_learners], 1.0, state.unit_value),
+        wealth=xp.where(ruined, endowment, state.wealth),
+        holdings=state.holdings * xp.floats(~ruined)[..., None],
+        unit_value=xp.where(ruined[:, :n_learners], 1.0, state.unit_value),
     )
     return replaced, (state.holdings * of_ruined[..., None]).sum(1)

@@ -6,9 +6,9 @@ import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from hmgym.arrays import namespace
 from hmgym.investors import Population
 from hmgym.investors.cohort import Cohort, Optimisers, Orders, Setting, View
 from hmgym.investors.draws import Draws, Layout
@@ -47,12 +47,12 @@ class CrowdScenario:
         fundamentals: of the market.
     """
 
-    config_type = MarketConfig
+    config_type, numpy_ready = MarketConfig, True
     accounts = ACCOUNTS
 
     def __init__(self, config: MarketConfig, fundamentals: Fundamentals) -> None:
         self.config, self._fundamentals = config, fundamentals
-        setting = Setting(config.n_assets, fundamentals.covariance, config.growth, fundamentals.covariance.device)
+        setting = Setting(config.n_assets, fundamentals.covariance, config.growth, fundamentals.device)
         joining = [(other.name, other.build(setting)) for other in config.cohorts]
         joining.sort(key=lambda named: not named[1].optimises)
         self.population = Population(
@@ -63,7 +63,7 @@ class CrowdScenario:
             others_share=sum(other.wealth_share for other in config.cohorts),
             covariance=fundamentals.covariance,
             growth=config.growth,
-            device=fundamentals.covariance.device,
+            device=fundamentals.device,
         )
         self.cohorts: tuple[Cohort, ...] = (self.population, *(cohort for _, cohort in joining))
         ends = list(itertools.accumulate(cohort.seats for cohort in self.cohorts))
@@ -90,30 +90,31 @@ class CrowdScenario:
         drawn = [self._drawn(shocks, prefix) for prefix in self._prefixes]
         n_markets = shocks.regime.shape[0]
         share = _joined([c.target_shares(d, n_markets) for c, d in zip(self.cohorts, drawn, strict=True)])
+        xp = namespace(shocks.regime)
         mean: float | Tensor
         if config.initial_mispricing is None:
             mean = -self.population.required_discount(config.cash_ratio)
         else:
             mean = config.initial_mispricing
-        prices = config.initial_value * torch.exp(mean + config.initial_mispricing_sd * shocks.mispricing)
-        supply = torch.full_like(prices, config.shares)
+        prices = config.initial_value * xp.exp(mean + config.initial_mispricing_sd * shocks.mispricing)
+        supply = xp.full_like(prices, config.shares)
         holdings = share[..., None] * supply[:, None]
-        cash = share * (config.cash_ratio * (supply * prices).sum(-1, keepdim=True))
+        cash = share * (config.cash_ratio * (supply * prices).sum(-1)[:, None])
         first = fundamentals.begin(shocks)
         return MarketState(
-            month=torch.zeros(n_markets, dtype=torch.int64, device=prices.device),
+            month=xp.integers(xp.zeros_like(prices[:, 0])),
             prices=prices,
             cash=cash,
             holdings=holdings,
-            wealth=cash + (holdings * prices[:, None]).sum(-1),
-            unit_value=torch.ones_like(share[:, : config.n_learners]),
-            ruined=torch.zeros_like(cash, dtype=torch.bool),
-            accounts={name: torch.zeros_like(prices[:, 0]) for name in self.accounts},
+            wealth=cash + xp.dot(holdings, prices),
+            unit_value=xp.ones_like(share[:, : config.n_learners]),
+            ruined=xp.flags_like(cash),
+            accounts={name: xp.zeros_like(prices[:, 0]) for name in self.accounts},
             supply=supply,
-            dealer_holdings=torch.zeros_like(prices),
-            log_value=torch.log(torch.full_like(prices, config.initial_value)) + first["news"],
-            last_return=torch.zeros_like(prices),
-            variance=(fundamentals.deviation * fundamentals.deviation).expand_as(prices).clone(),
+            dealer_holdings=xp.zeros_like(prices),
+            log_value=xp.log(xp.full_like(prices, config.initial_value)) + first["news"],
+            last_return=xp.zeros_like(prices),
+            variance=xp.copy(xp.broadcast_to(fundamentals.deviation * fundamentals.deviation, prices.shape)),
             scenario=CrowdState(
                 target_share=share,
                 memories=tuple(c.start(d, n_markets) for c, d in zip(self.cohorts, drawn, strict=True)),
@@ -138,7 +139,7 @@ class CrowdScenario:
 
     def demand(self, state: MarketState, promised: Tensor | None) -> Demand:
         """Rows of the clearing from the cohorts that optimise; the others keep their shares and post orders."""
-        log_price = torch.log(state.prices)
+        log_price = namespace(state.prices).log(state.prices)
         posted = [
             cohort.demand(self._view(state, log_price, seats), memory)
             for cohort, memory, seats in zip(self.cohorts, state.scenario.memories, self._seats, strict=True)
@@ -211,8 +212,9 @@ def _joined(parts: Any) -> Tensor:
     if len(parts) == 1:
         only: Tensor = parts[0]
         return only
-    most = max(part.dim() for part in parts)
-    if any(part.dim() < most for part in parts):  # (E, b) beside (E, b, N+1)
-        width = max(part.shape[-1] for part in parts if part.dim() == most)
-        parts = [part if part.dim() == most else part[..., None].expand(*part.shape, width) for part in parts]
-    return torch.cat(parts, 1)
+    xp, most = namespace(parts[0]), max(part.ndim for part in parts)
+    if any(part.ndim < most for part in parts):  # (E, b) beside (E, b, N+1)
+        width = max(part.shape[-1] for part in parts if part.ndim == most)
+        parts = [x if x.ndim == most else xp.broadcast_to(x[..., None], (*x.shape, width)) for x in parts]
+    joined: Tensor = xp.concatenate(parts, 1)
+    return joined

@@ -6,9 +6,9 @@ wealth; consumption or issuance; the shortfall of ruined funds.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from hmgym.arrays import namespace
 from hmgym.market.config import MarketConfig
 from hmgym.market.demand import Trade
 from hmgym.market.ledger import INVESTORS, Ledger
@@ -28,19 +28,20 @@ def settle(
         target_share: (E, B) of all wealth, which flows lead to.
         estate: (E, N) shares that the default fund sold in this trade, None for none.
     """
+    xp = namespace(state.cash)
     n_learners, prices, holdings = state.unit_value.shape[-1], trade.prices, trade.holdings
     ledger = Ledger(state.cash, state.accounts)
     pay_for_trades(ledger, state, trade, config.trading_cost, sold=estate, seller="default_fund")
     pay_interest(ledger, config.interest_rate)
-    pay_dividends(ledger, holdings, config.dividend_yield * torch.exp(state.log_value))
-    invested = (holdings * prices[:, None]).sum(-1)
+    pay_dividends(ledger, holdings, config.dividend_yield * xp.exp(state.log_value))
+    invested = xp.dot(holdings, prices)
     closing = ledger.cash + invested  # wealth at the close, before flows
 
-    target = target_share * closing.sum(-1, keepdim=True)
-    consumption = _consumption(config, ledger.cash, closing, (state.supply * prices).sum(-1, keepdim=True))
+    target = target_share * closing.sum(-1)[:, None]
+    consumption = _consumption(config, ledger.cash, closing, (state.supply * prices).sum(-1))
     ledger.net(config.flow_rate * (target - closing))
-    ledger.pay(INVESTORS, "households", consumption.clamp(min=0.0))
-    ledger.pay("issuer", INVESTORS, (-consumption).clamp(min=0.0))
+    ledger.pay(INVESTORS, "households", xp.at_least(consumption, 0.0))
+    ledger.pay("issuer", INVESTORS, xp.at_least(-consumption, 0.0))
     ended = ledger.cash + invested
     ruined = ended < config.ruin_fraction * target
 
@@ -49,20 +50,20 @@ def settle(
         start = state.wealth[:, :n_learners]
         raw = unit_value * (closing[:, :n_learners] / start)
         fell = raw < config.ruin_fraction
-        ruined = torch.cat([fell, ruined[:, n_learners:]], 1)
-        floored = raw.clamp(min=config.ruin_fraction)
+        ruined = xp.concatenate([fell, ruined[:, n_learners:]], 1)
+        floored = xp.at_least(raw, config.ruin_fraction)
         if bool(fell.any()):
             # The fund's holders get the floor: the default fund tops the fund up to floor × units.
-            shortfall = torch.zeros_like(ended)
+            shortfall = xp.zeros_like(ended)
             shortfall[:, :n_learners] = (floored - raw) * (start / unit_value)
             ledger.pay("default_fund", INVESTORS, shortfall)
             ended = ledger.cash + invested
-        reward, unit_value = torch.log(floored / unit_value), floored
+        reward, unit_value = xp.log(floored / unit_value), floored
     return Settlement(ledger.cash, ended, unit_value, reward, ruined, ledger.accounts)
 
 
 def _consumption(config: MarketConfig, cash: Tensor, closing: Tensor, market_value: Tensor) -> Tensor:
     """What each investor (E, B) consumes, in proportion to its wealth; where negative, what is issued to it."""
-    positive = closing.clamp(min=0.0)
-    total = config.cash_adjustment * (cash.sum(-1, keepdim=True) - config.cash_ratio * market_value)
-    return positive * (total / positive.sum(-1, keepdim=True))
+    positive: Tensor = namespace(closing).at_least(closing, 0.0)
+    total = config.cash_adjustment * (cash.sum(-1) - config.cash_ratio * market_value)
+    return positive * (total / positive.sum(-1))[:, None]

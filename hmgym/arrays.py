@@ -1,0 +1,120 @@
+"""One formula for numpy arrays and torch tensors.
+
+A market's month is written once. With tensors it has gradients and runs on any device; with arrays, what environments
+use, a small market takes half the time, because an operation of torch costs several of numpy's. What both libraries
+spell alike (arithmetic, indexing, ``abs(x)``, ``x.sum(-1)``) needs nothing from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+Array = Any
+"""A float64 numpy array or torch tensor, all of one call of one kind."""
+
+
+class Numpy:
+    """The operations that the two libraries spell differently, on arrays."""
+
+    exp, log, sqrt, where = np.exp, np.log, np.sqrt, np.where
+    concatenate, stack, broadcast_to = np.concatenate, np.stack, np.broadcast_to
+    zeros_like, ones_like, full_like, isfinite = np.zeros_like, np.ones_like, np.full_like, np.isfinite
+    at_least, at_most = np.maximum, np.minimum
+
+    @staticmethod
+    def floats(mask: Array) -> Array:
+        """1.0 where true, else 0.0."""
+        return mask.astype(np.float64)
+
+    @staticmethod
+    def integers(x: Array) -> Array:
+        """Cut off at the point, int64."""
+        return x.astype(np.int64)
+
+    @staticmethod
+    def signs(mask: Array) -> Array:
+        """1 where true, else 0, int8."""
+        return mask.view(np.int8)
+
+    @staticmethod
+    def flags_like(x: Array) -> Array:
+        """False everywhere."""
+        return np.zeros(x.shape, np.bool_)
+
+    @staticmethod
+    def dot(x: Array, y: Array) -> Array:
+        """Sum over the last axis of x (..., b, n) times y (..., n)."""
+        return np.matmul(x, y[..., None])[..., 0]
+
+    @staticmethod
+    def copy(x: Array) -> Array:
+        """A contiguous array of its own."""
+        return np.array(x, order="C")
+
+
+class Torch:
+    """The same on tensors."""
+
+    exp, log, sqrt, where = torch.exp, torch.log, torch.sqrt, torch.where
+    stack, broadcast_to = torch.stack, torch.broadcast_to
+    zeros_like, ones_like, full_like, isfinite = torch.zeros_like, torch.ones_like, torch.full_like, torch.isfinite
+
+    @staticmethod
+    def concatenate(parts: Sequence[Array], axis: int) -> Array:
+        return torch.cat(list(parts), axis)
+
+    @staticmethod
+    def at_least(x: Array, low: float) -> Array:
+        return x.clamp(min=low)
+
+    @staticmethod
+    def at_most(x: Array, high: float) -> Array:
+        return x.clamp(max=high)
+
+    @staticmethod
+    def floats(mask: Array) -> Array:
+        return mask.to(torch.float64)
+
+    @staticmethod
+    def integers(x: Array) -> Array:
+        return x.long()
+
+    @staticmethod
+    def signs(mask: Array) -> Array:
+        return mask.to(torch.int8)
+
+    @staticmethod
+    def flags_like(x: Array) -> Array:
+        return torch.zeros_like(x, dtype=torch.bool)
+
+    @staticmethod
+    def dot(x: Array, y: Array) -> Array:
+        return torch.matmul(x, y[..., None])[..., 0]
+
+    @staticmethod
+    def copy(x: Array) -> Array:
+        return x.clone(memory_format=torch.contiguous_format)
+
+
+def namespace(x: Array) -> Any:
+    """`Numpy` or `Torch`, whichever `x` is of."""
+    return Numpy if isinstance(x, np.ndarray) else Torch
+
+
+def to_numpy(x: Array) -> Any:
+    """The array itself, or that of a tensor, outside any graph."""
+    return x if isinstance(x, np.ndarray) else x.detach().cpu().numpy()
+
+
+def to_torch(x: Array) -> torch.Tensor:
+    """The tensor itself, or one that shares the array's memory."""
+    return torch.from_numpy(x) if isinstance(x, np.ndarray) else x
+
+
+def placed(x: torch.Tensor, device: torch.device | None) -> Any:
+    """A constant as a market uses it: a tensor on its device, or, where there is none, an array."""
+    return x.numpy() if device is None else x.to(device)
