@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -29,13 +30,23 @@ class Solved(NamedTuple):
     state: Tensor  # (E, B, N+1) int8, the states of positions as kernels.py numbers them
 
 
-def solve(problem: Problem, *, smoothing: float, backend: str, rejected: list[int]) -> Solved:
+@dataclass(frozen=True)
+class Options:
+    """How to solve."""
+
+    smoothing: float = 0.0
+    backend: str = "auto"
+    rejected: tuple[int, ...] = ()  # markets that are passed over
+
+
+def solve(problem: Problem, options: Options) -> Solved:
     """Clear every market but the ``rejected`` ones.
 
     With ``backend="auto"`` a market that the kernel gives up is tried again by the kernel from the investors' mean
     belief, and then by the torch path, from there and from where the first try started: it shares no code with the
     kernel.
     """
+    smoothing, backend, rejected = options.smoothing, options.backend, list(options.rejected)
     if backend == "torch" or problem.beliefs.device.type != "cpu":
         return _solve_with_torch(problem, smoothing, rejected)
     cold = problem if problem.start is None else problem.replace(start=None)
