@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hmgym.clearing.adjoint import pull_back
+from hmgym.clearing.differentiable import differentiable_solve
 from hmgym.clearing.inputs import market_inputs
 from hmgym.clearing.memory import PortfolioMemory
-from hmgym.clearing.problem import INPUTS, Problem
+from hmgym.clearing.problem import Problem
 from hmgym.clearing.solution import ClearingError, ClearingSolution
-from hmgym.clearing.solve import Solved, solve
+from hmgym.clearing.solve import Options, solve
 
 
 def clear_market(
@@ -48,15 +48,18 @@ def clear_market(
         risk: ``(E, B, N, N)`` matrix G, half the risk aversion times the covariance of the period's returns; symmetric
             positive definite.
         wealth: ``(E, B)`` money, marked before the trade. An investor with wealth <= 0 demands nothing.
-        short_leverage: ``(E, B)`` or scalar, >= 0: no position, cash included, is below ``-short_leverage``.
-        long_leverage: ``(E, B)`` or scalar, >= 1/(N+1): no position, cash included, is above ``long_leverage``.
+        short_leverage: ``(E, B)`` or scalar, >= 0: no position, cash included, is below ``-short_leverage``. Or
+            ``(E, B, N+1)``, one for every position, cash first, where a negative one is a least holding.
+        long_leverage: ``(E, B)`` or scalar, >= 1/(N+1): no position, cash included, is above ``long_leverage``. Or
+            ``(E, B, N+1)``, at least ``-short_leverage``; over an investor's positions they sum to at least 1, and
+            ``-short_leverage`` to at most 1.
         supply: ``(E, N)`` shares, > 0.
         orders: ``(E, N)`` money orders that do not react to price; > 0 buys.
         last_prices: ``(E, N)`` last closes; needed with ``trading_cost``, else only a place to start from.
         positions: ``(E, B, N)`` shares held before the trade; needed with ``trading_cost``.
         trading_cost: fraction of the money traded, scalar, ``(E, B)`` or ``(E, B, N)``; charged on
             ``|w_i - w_prev,i|`` with ``w_prev = last_prices * positions / wealth``.
-        smoothing: tau >= 0. With tau > 0 every investor's objective gains
+        smoothing: tau, 0 or at least 1e-30 (less changes no digit). With tau > 0 every investor's objective gains
             ``tau_b sum_i log(w_i + short) + tau_b sum_i log(long - w_i)``, ``tau_b = tau tr(G_b)/N``: demand is smooth
             and a limit that does not bind still has a gradient.
         warm_start: an earlier solution, or prices ``(E, N)``, near this one. Saves time, changes nothing else.
@@ -69,7 +72,8 @@ def clear_market(
     Returns:
         A ``ClearingSolution``. Unbatched inputs ``(B, ...)`` give an unbatched solution. Gradients flow from prices,
         weights and holdings to every input; at a kink they are those of the active set that the solution has, and a
-        market that was not cleared has none. They are of first order (of any order with ``smoothing``).
+        market that was not cleared has none. They are of first order (of any order with ``smoothing``). ``torch.func``
+        (``grad``, ``vjp``, ``jacrev``) works; for ``vmap`` over markets, stack them: they are a batch already.
 
     Raises:
         ValueError: a shape, dtype or option is wrong.
@@ -108,16 +112,12 @@ def clear(
     Markets listed in ``rejected`` are passed over and marked as not converged. A ``memory`` that belongs to these
     markets saves time from one clearing to the next; without it, or with smoothing or off the CPU, nothing is kept.
     """
-    options: dict[str, Any] = {
-        "smoothing": float(smoothing),
-        "backend": backend,
-        "rejected": list(rejected),
-        "memory": memory,
-    }
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in problem.inputs):
-        solved = Solved(*_Clearing.apply(options, problem, *problem.inputs))  # type: ignore[no-untyped-call]
+    options = Options(float(smoothing), backend, tuple(rejected), memory)
+    tracked = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in problem.inputs)
+    if tracked or torch._C._are_functorch_transforms_active():
+        solved = differentiable_solve(problem, options)
     else:
-        solved = solve(problem, **options)
+        solved = solve(problem, options)
     return ClearingSolution(
         prices=solved.prices,
         weights=solved.weights,
@@ -128,30 +128,6 @@ def clear(
         short_leverage=problem.short_leverage.detach(),
         long_leverage=problem.long_leverage.detach(),
     )
-
-
-class _Clearing(torch.autograd.Function):
-    """``solve`` with its adjoint (``docs/clearing.md``)."""
-
-    @staticmethod
-    def forward(ctx: Any, options: dict[str, Any], problem: Problem, *inputs: Tensor | None) -> Any:
-        # Autograd tracks the inputs that are arguments of their own, not those inside the problem.
-        solved = solve(problem.with_inputs(*inputs), **options)
-        ctx.smoothing = options["smoothing"]
-        ctx.save_for_backward(*inputs, solved.prices, solved.weights, solved.state)
-        ctx.mark_non_differentiable(solved.residual, solved.iterations, solved.converged, solved.state)
-        return tuple(solved)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Any) -> Any:
-        if ctx.smoothing == 0.0 and torch.is_grad_enabled():
-            raise RuntimeError(
-                "`clear_market` has second derivatives only with `smoothing` > 0, got `create_graph=True`"
-            )
-        *inputs, prices, weights, state = ctx.saved_tensors
-        problem = Problem(**dict(zip(INPUTS, inputs, strict=True)))
-        pulled = pull_back(problem, prices, weights, state, *cotangents[:3], smoothing=ctx.smoothing)
-        return (None, None, *pulled.inputs)
 
 
 def _reported(solution: ClearingSolution, reasons: dict[int, str], batched: bool) -> ClearingSolution:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ _ARGUMENTS = (
     "trading_cost",
 )  # fmt: skip
 _ABSENT = np.zeros((1, 0))
+LEAST_SMOOTHING = 1e-30  # less moves no digit of a solution, and its shadow prices leave the range of float64
 SYMMETRY = 1e-8  # largest asymmetry of a risk matrix, relative to its largest entry
 
 
@@ -45,6 +47,30 @@ def expand(name: str, value: Tensor, *shapes: tuple[int, ...]) -> Tensor:
     raise ValueError(f"`{name}` must have shape {allowed}, got {tuple(value.shape)}")
 
 
+class _Values(torch.autograd.Function):
+    """Hands out the values of tensors. ``torch.func`` lets go of them only inside of such a function."""
+
+    @staticmethod
+    def forward(receive: Callable[[Any], None], *tensors: Tensor) -> Tensor:
+        receive(as_array(x.cpu()) for x in tensors)
+        return torch.empty(0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> Any:
+        raise AssertionError("values have no gradient")
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        raise ValueError(
+            "`clear_market` checks values, which `torch.vmap` hides: stack the markets in the leading dimension E, or "
+            "map `hmgym.clearing.clear`, which checks nothing"
+        )
+
+
 def market_inputs(
     beliefs: Any,
     risk: Any,
@@ -62,6 +88,8 @@ def market_inputs(
     """The problem, the markets that cannot be cleared with the reason, and whether the arguments were batched."""
     if not isinstance(smoothing, (int, float)) or not 0.0 <= float(smoothing) < float("inf"):
         raise ValueError(f"`smoothing` must be a finite number >= 0, got {smoothing!r}")
+    if 0.0 < smoothing < LEAST_SMOOTHING:
+        raise ValueError(f"`smoothing` must be 0 or at least {LEAST_SMOOTHING:g}, got {smoothing!r}")
     if trading_cost is not None and (last_prices is None or positions is None):
         missing = "last_prices" if last_prices is None else "positions"
         raise ValueError(f"`{missing}` must be given with `trading_cost`, got None")
@@ -121,10 +149,14 @@ def _inadmissible(inputs: dict[str, Tensor | None], smoothing: float) -> tuple[d
     limits = {name: inputs[name] for name in ("short_leverage", "long_leverage")}
     if any(x is not None and x.ndim == 3 for x in limits.values()):
         limits = {name: None if x is None else per_position(x, N + 1) for name, x in limits.items()}
-    arrays = tuple(
-        _ABSENT.repeat(E, 0) if x is None else as_array(x.cpu()).reshape(E, -1)
-        for x in ((inputs | limits)[name] for name in _ARGUMENTS)
-    )
+    given = {name: x for name in _ARGUMENTS if (x := (inputs | limits)[name]) is not None}
+    values: list[np.ndarray[Any, Any]] = []
+    if torch._C._are_functorch_transforms_active():
+        _Values.apply(values.extend, *given.values())  # type: ignore[no-untyped-call]
+    else:
+        values.extend(as_array(x.cpu()) for x in given.values())
+    read = {name: x.reshape(E, -1) for name, x in zip(given, values, strict=True)}
+    arrays = tuple(read.get(name, _ABSENT.repeat(E, 0)) for name in _ARGUMENTS)
     least = 1.0 / (N + 1)
     reason, found = np.zeros(E, np.int64), np.zeros(E)
     over_markets(kernels.examine_markets, E, B, N, arrays, least, smoothing > 0.0, SYMMETRY, reason, found)

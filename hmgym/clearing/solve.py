@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -32,17 +33,26 @@ class Solved(NamedTuple):
     state: Tensor  # (E, B, N+1) int8, the states of positions as kernels.py numbers them
 
 
-def solve(
-    problem: Problem, *, smoothing: float, backend: str, rejected: list[int], memory: PortfolioMemory | None = None
-) -> Solved:
+@dataclass(frozen=True)
+class Options:
+    """How to solve."""
+
+    smoothing: float = 0.0
+    backend: str = "auto"
+    rejected: tuple[int, ...] = ()  # markets that are passed over
+    memory: PortfolioMemory | None = None  # of these markets
+
+
+def solve(problem: Problem, options: Options) -> Solved:
     """Clear every market but the ``rejected`` ones.
 
     With ``backend="auto"`` a market that the kernels give up is tried again by them from the investors' mean belief,
     and then by the torch path, from there and from where the first try started: it shares no code with them.
     """
+    smoothing, backend, rejected = options.smoothing, options.backend, list(options.rejected)
     if backend == "torch" or problem.beliefs.device.type != "cpu":
         return _solve_with_torch(problem, smoothing, rejected)
-    solved = _solve_with_kernel(problem, smoothing, rejected, memory)
+    solved = _solve_with_kernel(problem, smoothing, rejected, options.memory)
     if backend == "kernel" or bool(solved.converged.all()):
         return solved
     cold = problem if problem.start is None else problem.replace(start=None)

@@ -9,7 +9,7 @@ import torch
 from hmgym.clearing import clear_market
 from hmgym.clearing.adjoint import _with_kernel, _with_torch
 from hmgym.clearing.problem import Problem
-from hmgym.clearing.solve import solve
+from hmgym.clearing.solve import Options, solve
 from tests.clearing.test_clear_market import BACKENDS
 from tests.problems import random_markets
 
@@ -138,7 +138,7 @@ def test_a_failed_market_has_no_gradient(backend: str) -> None:
 def test_the_adjoint_in_torch_is_that_of_the_kernel() -> None:
     markets = random_markets(np.random.default_rng(27), 60, with_orders=True, with_cost=True)
     problem = Problem.of(**markets)
-    solved = solve(problem, smoothing=0.0, backend="kernel", rejected=[])
+    solved = solve(problem, Options(backend="kernel"))
     generator = torch.Generator().manual_seed(0)
     cotangents = [
         torch.randn(x.shape, generator=generator, dtype=torch.float64)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hmgym.clearing import ClearingError, Problem, clear, clear_market, smooth_kernels
 from hmgym.clearing.adjoint import _with_kernel, _with_torch
-from hmgym.clearing.solve import solve
+from hmgym.clearing.solve import Options, solve
 from tests.clearing.test_gradients import functional
 from tests.problems import random_markets
 
@@ -83,7 +83,7 @@ def test_the_adjoint_is_that_in_torch(smoothing: float, extras: dict[str, bool])
         problem = Problem.of(**markets)
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            solved = solve(problem, smoothing=smoothing, backend="kernel", rejected=[])
+            solved = solve(problem, Options(smoothing, "kernel"))
             cotangents = [
                 torch.randn(x.shape, generator=generator, dtype=torch.float64)
                 for x in (solved.prices, solved.weights, solved.holdings)
