@@ -17,7 +17,8 @@ The market's equilibrium is the end of a path f(u, t) = 0 from t = 1 to t = 0, f
 
 Names: E markets, B investors, n assets; b is an investor, i, j are assets, u log prices. ``_nrt=False`` turns numba's
 reference counting off where nothing is allocated: 2.3 ms -> 0.16 ms a market; it is safe because all arrays belong to
-the caller.
+the caller. ``forceinline=True`` saves the call, whose arguments are all arrays of the desk: a quarter of the time of a
+portfolio of three assets.
 """
 
 from __future__ import annotations
@@ -36,19 +37,24 @@ HELD = 6  # a position that stays where it is because the covariance does not te
 # Outcome of one market or portfolio.
 FOUND, LOST, WORTHLESS, SKIPPED = 0, 1, 2, 3
 
-_DEBUG = False
+# What `examine_covariances` finds.
+SOUND, ASYMMETRIC, INDEFINITE = 0, 1, 2
+
 _GUESSES = 3  # rounds of guessing all binding limits at once, before they are met one at a time
-_SEARCH = 40
+_SEARCH = 40  # rounds for the multiplier of the budget row in such a guess
 _BLAND = 6  # zero-length steps beyond two a position, after which the smallest index decides (no cycling)
 _LOW_DEMAND = 0.05  # below this share of supply, log demand continues as a straight line
 _FIRST_STEP = 0.5
+_LEAP = 4.0  # the same where the end may be near
 _LONGEST_STEP = 0.5  # with 2, four of 980 random markets left their branch for another; with 0.5 none
 _SHORTEST_STEP = 1e-8
 _NEAR = 0.01  # log excess demand of a point that counts as on the path
 _CORRECTIONS = 14  # evaluations after which a shorter step is tried
 _EXTRA_RISK = 0.5  # return variance added where all assets are alike, or bold investors' demand is a staircase
-_EVALUATIONS = 1500  # of all demand, along one path
-_ELSEWHERE = 120  # the same for each of the other starts
+_ELSEWHERE = 120  # evaluations of all demand for each of the other starts
+_POINTS = 12  # starts of a fixed sequence, the last resort
+_RICH = 0.6  # share of the market's value that one asset has in a start of `_from_rich_assets`
+_FIRST_LOOK = 12  # evaluations for each of those starts, before the best are followed further
 _FURTHEST = 60.0  # log prices this far from the start have run away
 
 # The investors of one market. covariance (B, N, N), expected, commission, held, short, long (B, N), wealth, cash_short,
@@ -117,7 +123,7 @@ def _pose(b, n, t, p, investors, desk):
                 above[i] = below[i]
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
 def _segment(i, state, desk):
     """Ends of the stretch on which a free position has one marginal cost."""
     low = desk.lower[i]
@@ -130,7 +136,7 @@ def _segment(i, state, desk):
     return low, high
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
 def _cost_slope(i, w, state, desk):
     """Marginal cost of position i on its side of the reference."""
     s = state[i]
@@ -141,7 +147,7 @@ def _cost_slope(i, w, state, desk):
     return desk.above[i]
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
 def _make_feasible(n, floor, ceiling, w, state, row, desk):
     """Put an earlier portfolio and its states into the limits of the problem on the desk. Returns the row state."""
     total = 0.0
@@ -280,7 +286,7 @@ def _factor_free(n, row, released, state, desk):
     return row, pivot, m, singular
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
 def _solve_factored(m, R, z):
     """Solve R'Rx = z in place."""
     for a in range(m):
@@ -295,7 +301,7 @@ def _solve_factored(m, R, z):
         z[a] = v / R[a, a]
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
 def _marginals(n, w, desk):
     """rho = g - Hw, and the size of its terms, which sets its rounding."""
     H, rho, scale = desk.H, desk.rho, desk.scale
@@ -310,7 +316,7 @@ def _marginals(n, w, desk):
             scale[i] += abs(term)
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
 def _release(n, by_index, w, state, row, pivot, mu, desk):
     """The binding limit whose release gains most per unit of its scale: (position, direction), n for the row, or -1."""
     who = -1
@@ -369,7 +375,7 @@ def _project(n, floor, ceiling, mu, w, state, desk):
     row = 0
     price = 0.0
     bound = 0.0
-    for attempt in range(_SEARCH):
+    for _ in range(_SEARCH):
         total = 0.0
         slope = 0.0
         for i in range(n):
@@ -1121,9 +1127,10 @@ def _start_elsewhere(n, attempt, top, path):
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
-def _from_point(n, limit, supply, investors, positions, desk, path):
-    """The equilibrium at the end of the path on which excess demand shrinks in proportion from what it is at path.x."""
-    mixed = limit < 0  # never; numba would compile everything anew for the literal
+def _enter(n, investors, positions, desk, path):
+    """Portfolios at the prices in path.x, from nothing known. One that cannot be solved shows when demand is summed."""
+    for i in range(n):
+        path.p[i] = math.exp(path.x[i])
     for b in range(investors.wealth.size):
         total = investors.cash_long[b]
         for i in range(n):
@@ -1133,6 +1140,16 @@ def _from_point(n, limit, supply, investors, positions, desk, path):
             positions.w[b, i] = investors.long[b, i] / total
             positions.state[b, i] = ABOVE
         positions.row[b] = 0
+        if investors.wealth[b] > 0.0:
+            w, state = positions.w[b], positions.state[b]
+            positions.row[b], _, _, _, _, _ = _optimize(b, n, 0.0, path.p, investors, w, state, 0, n > 0, desk)
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _from_point(n, first_step, limit, supply, investors, positions, desk, path):
+    """The equilibrium at the end of the path on which excess demand shrinks in proportion from what it is at path.x."""
+    mixed = limit < 0  # never; numba would compile everything anew for the literal
+    _enter(n, investors, positions, desk, path)
     path.x[n] = 0.0
     if not _excess_demand(n, path.x, 0.0, mixed, supply, path.p, investors, positions, desk, path.f_start, path.D):
         return LOST, 1
@@ -1142,8 +1159,78 @@ def _from_point(n, limit, supply, investors, positions, desk, path):
     if largest == 0.0:
         return FOUND, 1
     path.x[n] = 1.0
-    status, evaluations = _follow_path(n, mixed, 4.0, limit, supply, investors, positions, desk, path)
+    status, evaluations = _follow_path(n, mixed, first_step, limit, supply, investors, positions, desk, path)
     return status, evaluations + 1
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _from_rich_assets(n, value, budget, supply, investors, positions, desk, path, points):
+    """An equilibrium in which one asset has most of the market's value.
+
+    Where beliefs are prices a dear asset is a safe one: few shares of it make up a position. So markets often have such
+    equilibria, one for each of several assets. Each asset in turn is given most of ``value``. All these starts are
+    followed for a few evaluations, those with the least excess demand first, and then in the order of how much of it is
+    left; ``points`` (n, n+1) holds where each stands. The order of the assets does not matter. Returns (status,
+    evaluations); no more than ``budget`` evaluations begin a new path.
+    """
+    mixed = budget < 0  # never, see _from_point
+    spent = 0
+    for k in range(n):
+        for i in range(n):
+            path.x[i] = math.log(value * ((1.0 - _RICH) / (n - 1) if i != k else _RICH))
+            points[k, i] = path.x[i]
+        _enter(n, investors, positions, desk, path)
+        solved = _excess_demand(n, path.x, 0.0, mixed, supply, path.p, investors, positions, desk, path.f, path.D)
+        spent += 1
+        points[k, n] = 0.0
+        for i in range(n):
+            points[k, n] += path.f[i] * path.f[i]
+        if not solved:
+            points[k, n] = np.inf
+    for limit in (_FIRST_LOOK, _ELSEWHERE):
+        for _ in range(n):
+            best = -1
+            for k in range(n):
+                if points[k, n] >= 0.0 and points[k, n] < np.inf and (best < 0 or points[k, n] < points[best, n]):
+                    best = k
+            if best < 0:
+                break
+            if spent + limit > budget:
+                return LOST, spent
+            for i in range(n):
+                path.x[i] = points[best, i]
+            status, evaluations = _from_point(n, _FIRST_STEP, limit + 0 * n, supply, investors, positions, desk, path)
+            spent += evaluations
+            if status == FOUND:
+                return FOUND, spent
+            # Negative: tried in this round.
+            points[best, n] = -path.x_kept[n] if status == LOST else -np.inf
+            for i in range(n):
+                points[best, i] = path.x_kept[i]
+        for k in range(n):
+            points[k, n] = abs(points[k, n])
+    return LOST, spent
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _from_elsewhere(n, budget, supply, investors, positions, desk, path, points):
+    """An equilibrium from starts that know nothing of the branch. Returns (status, evaluations)."""
+    total = 0.0
+    for b in range(investors.wealth.size):
+        total += max(investors.wealth[b], 0.0)
+    status, spent = LOST, 0
+    if 1 < n < budget:
+        value = n * _index_price(n, investors)
+        if not value > 0.0:
+            value = 0.5 * total
+        status, spent = _from_rich_assets(n, value, budget, supply, investors, positions, desk, path, points)
+    for attempt in range(1, _POINTS + 1):
+        if status == FOUND or spent >= budget:
+            break
+        _start_elsewhere(n, attempt, math.log(total), path)
+        status, more = _from_point(n, _LEAP, _ELSEWHERE + 0 * n, supply, investors, positions, desk, path)
+        spent += more
+    return status, spent
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
@@ -1200,14 +1287,16 @@ def _settle_market(n, supply, investors, positions, desk, path, holdings):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def find_markets(first, last, covariance, expected, commission, both_sides, held, wealth, short, long, cash_short,
-                 cash_long, supply, start, given, branch, others, prices, holdings, weights, state, row, residual,
-                 evaluations, status):  # fmt: skip
+                 cash_long, supply, start, given, branch, limit, budget, prices, holdings, weights, state, row,
+                 residual, evaluations, status):  # fmt: skip
     """Find the equilibria of markets ``first`` to ``last - 1``. The last eight arrays are results; a market whose
     status is SKIPPED on entry is passed over.
 
     covariance (E, B, N, N); expected, commission, held, short, long (E, B, N); wealth, cash_short, cash_long (E, B);
     supply (E, N). Tried in turn: the path from the prices start (E, N) if ``given``; the ``branch`` from the economy in
-    which all assets are alike; ``others`` starting points of a fixed sequence. Inside, one unit is the whole supply.
+    which all assets are alike, each with at most ``limit`` evaluations of all demand; then starts far from these, while
+    fewer than ``budget`` are spent. ``evaluations`` (E,) enters with those spent before. Inside, one unit is the whole
+    supply.
     """
     _, B, n = expected.shape
     desk = _new_desk(n)
@@ -1220,6 +1309,7 @@ def find_markets(first, last, covariance, expected, commission, both_sides, held
     m, c, h = np.zeros((B, n)), np.zeros((B, n)), np.zeros((B, n))
     mean = np.zeros((B, 7))
     one = np.ones(n)
+    points = np.zeros((n, n + 1))
     kept_w, kept_state, kept_row = np.zeros((B, n)), np.zeros((B, n), np.int8), np.zeros(B, np.int8)
     for e in range(first, last):
         residual[e] = np.nan
@@ -1251,12 +1341,12 @@ def find_markets(first, last, covariance, expected, commission, both_sides, held
         )
         positions = Positions(weights[e], state[e], row[e], kept_w, kept_state, kept_row)
         outcome = LOST
-        spent = 0
-        limit = _EVALUATIONS + 0 * n
+        spent = evaluations[e]
         if given:
             for i in range(n):
                 path.x[i] = math.log(start[e, i] * supply[e, i])
-            outcome, spent = _from_point(n, limit, one, investors, positions, desk, path)
+            outcome, more = _from_point(n, _LEAP, limit, one, investors, positions, desk, path)
+            spent += more
         if outcome != FOUND and branch:
             price = _index_price(n, investors)
             outcome = WORTHLESS
@@ -1268,14 +1358,8 @@ def find_markets(first, last, covariance, expected, commission, both_sides, held
                 outcome, more = _follow_path(n, branch, _FIRST_STEP, limit, one, investors, positions, desk, path)
                 spent += more
         failure = outcome
-        for attempt in range(1, others + 1):
-            if outcome == FOUND:
-                break
-            total = 0.0
-            for b in range(B):
-                total += max(wealth[e, b], 0.0)
-            _start_elsewhere(n, attempt, math.log(total), path)
-            outcome, more = _from_point(n, _ELSEWHERE + 0 * n, one, investors, positions, desk, path)
+        if outcome != FOUND and spent < budget:
+            outcome, more = _from_elsewhere(n, budget - spent, one, investors, positions, desk, path, points)
             spent += more
         evaluations[e] = spent
         status[e] = failure
@@ -1322,12 +1406,45 @@ def optimize_portfolios(first, last, covariance, expected, commission, both_side
         for i in range(n):
             weights[b, i] = long[b, i] / total
             state[b, i] = BELOW if weights[b, i] < prices[b, i] * held[b, i] / wealth[b] else ABOVE
-        row[b], _, _, _, iters, solved = _optimize(b, n, 0.0, prices[b], investors, weights[b], state[b], 0, n > 0, desk)
-        if _DEBUG: status[b] = -iters
+        row[b], _, _, _, _, solved = _optimize(b, n, 0.0, prices[b], investors, weights[b], state[b], 0, n > 0, desk)
         for i in range(n):
             holdings[b, i] = wealth[b] * weights[b, i] / prices[b, i]
         if not solved:
             status[b] = LOST
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def examine_covariances(first, last, covariance, found):
+    """Write to found (K,) what may be wrong with the covariances (K, N, N) ``first`` to ``last - 1``: ASYMMETRIC in
+    any digit, or INDEFINITE if the symmetric part has no Cholesky factor (a singular or non-finite one may have none).
+    """
+    n = covariance.shape[-1]
+    R = np.zeros((n, n))
+    for k in range(first, last):
+        found[k] = SOUND
+        matrix = covariance[k]
+        for i in range(n):
+            for j in range(n):
+                R[i, j] = matrix[i, j]
+        for i in range(n):
+            for j in range(i):
+                if R[i, j] != R[j, i]:
+                    found[k] = ASYMMETRIC
+        if found[k] == ASYMMETRIC:
+            for i in range(n):
+                for j in range(i):
+                    R[j, i] = 0.5 * (R[i, j] + R[j, i])
+        for c in range(n):
+            for a in range(c):
+                factor = R[a, c]
+                for j in range(n - c):
+                    R[c, c + j] -= factor * R[a, c + j]
+            if not 0.0 < R[c, c] < np.inf:
+                found[k] |= INDEFINITE
+                break
+            inverse = 1.0 / math.sqrt(R[c, c])
+            for j in range(n - c):
+                R[c, c + j] *= inverse
 
 
 # Cotangents of one portfolio's inputs: covariance (B, N, N), expected, commission, held, short, long, log_price (B, N),
