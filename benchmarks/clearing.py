@@ -3,9 +3,10 @@
 The rivals solve markets of the same size. cvxpy solves each investor's portfolio inside a search for the root of excess
 demand (``scipy.optimize.root``), which is what a first version of such a market looks like; cvxpylayers solves one
 round of portfolios, forward and backward, without any clearing; the seed library (``heteromarket``) clears price
-beliefs, the problem of ``find_equilibrium_prices`` here, and is measured where it can be imported. Price beliefs are
-the harder problem (no potential, several equilibria), so its line beside ``clear_market`` compares what one market of
-a given size costs, not two solvers of one problem; the lines of ``find_equilibrium_prices`` do that.
+beliefs, the problem of ``find_equilibrium_prices`` here, and is measured where it can be imported, on the same markets
+in turn as this package. Price beliefs are the harder problem (no potential, several equilibria), so its line beside
+``clear_market`` compares what one market of a given size costs, not two solvers of one problem; the lines of
+``find_equilibrium_prices`` do that.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import importlib.util
 import json
 from collections.abc import Callable
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,6 +23,7 @@ from unittest import mock
 import numpy as np
 import torch
 
+from benchmarks.price_beliefs import seed_like_market
 from benchmarks.timing import human, print_table, seconds
 from hmgym import clear_market, find_equilibrium_prices
 from hmgym.clearing import Problem, clear
@@ -77,9 +80,14 @@ def run() -> dict[str, Any]:
     return results
 
 
+_COPIES = "find_equilibrium_prices, 64 copies of the seed's market at once"
+_DIFFERENT = "find_equilibrium_prices, 64 different markets at once"
+
+
 def _rivals(ours: dict[str, float]) -> dict[str, float]:
     taken = seconds(_seed_size_calls(), repeats=3, least=0.0)
-    taken["find_equilibrium_prices, 64 seed's markets at once"] /= 64
+    for name in (_COPIES, _DIFFERENT):
+        taken[name] /= 64
     rows = [("at N=3, B=20", "a market", "against batched", "against single", "against warm")]
     for name, duration in taken.items():
         ratios = (f"{duration / ours[mode]:,.0f} x" for mode in ("batched", "single", "warm"))
@@ -95,20 +103,25 @@ def _seed_size_calls() -> dict[str, Callable[[], object]]:
     names = ("budget", "short_leverage", "long_leverage", "supply")
     zero = torch.zeros(B, N, dtype=torch.float64)
     arguments = [seed["Sigma"], seed["expected_returns"], zero, zero, *(seed[name] for name in names)]
-    many = [x.expand(64, *x.shape).contiguous() for x in arguments]
+    copies = [x.expand(64, *x.shape).contiguous() for x in arguments]
+    drawn = [seed_like_market(N, B, k) for k in range(64)]
+    different = {name: np.stack([market[name] for market in drawn]) for name in drawn[0] if name != "commission"}
+    in_turn = cycle(drawn)
     calls["find_equilibrium_prices, seed's market"] = partial(find_equilibrium_prices, *arguments)
-    calls["find_equilibrium_prices, 64 seed's markets at once"] = partial(find_equilibrium_prices, *many)
+    calls["find_equilibrium_prices, different markets in turn"] = lambda: find_equilibrium_prices(**next(in_turn))
+    calls[_COPIES] = partial(find_equilibrium_prices, *copies)
+    calls[_DIFFERENT] = partial(find_equilibrium_prices, **different, commission=0.0)
     if importlib.util.find_spec("heteromarket") is not None:
         import heteromarket
 
-        theirs = [*arguments[:2], torch.zeros(B, dtype=torch.float64), *arguments[3:]]
+        theirs = cycle([_for_the_seed_library(market) for market in drawn])
 
         def seed_library() -> object:
             # Its compiled form does not run on torch 2.13, nor does torch.cond with its arguments outside of one.
             with torch.compiler.set_stance("force_eager"), mock.patch("torch.cond", _eager_cond):
-                return heteromarket.find_equilibrium_prices(*theirs)
+                return heteromarket.find_equilibrium_prices(*next(theirs))
 
-        calls["seed library (heteromarket), seed's market"] = seed_library
+        calls["seed library (heteromarket), different markets in turn"] = seed_library
     markets = {name: x[0] for name, x in random_markets(np.random.default_rng(0), 1, B, N).items()}
     if importlib.util.find_spec("cvxpy") is not None:
         calls["cvxpy portfolios inside scipy's root finder"] = _cvxpy_market(markets)
@@ -117,6 +130,13 @@ def _seed_size_calls() -> dict[str, Callable[[], object]]:
         calls["cvxpylayers, portfolios only, forward"] = forward
         calls["cvxpylayers, portfolios only, backward"] = backward
     return calls
+
+
+def _for_the_seed_library(market: dict[str, Any]) -> list[torch.Tensor]:
+    """A market's arguments in the seed library's order; its commission is per investor."""
+    arguments = [torch.as_tensor(x, dtype=torch.float64) for x in market.values()]
+    arguments[2] = torch.zeros(arguments[4].shape, dtype=torch.float64)
+    return arguments
 
 
 def _eager_cond(predicate: torch.Tensor, true: Callable[..., Any], false: Callable[..., Any], operands: Any) -> Any:

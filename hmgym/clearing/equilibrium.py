@@ -14,17 +14,17 @@ from torch.autograd.function import once_differentiable
 from hmgym.clearing import price_kernels as kernels
 from hmgym.clearing.clearing import clear
 from hmgym.clearing.portfolio import arrays, cotangents, kernel_order
-from hmgym.clearing.price_inputs import Portfolios, inadmissible, is_uniform, read_per_market, read_portfolios
+from hmgym.clearing.price_inputs import Portfolios, examine, is_uniform, read_per_market, read_portfolios
 from hmgym.clearing.problem import Problem
 from hmgym.clearing.solution import ClearingError
 from hmgym.clearing.threads import over_markets
 
-_OTHER_STARTS = 12
 _LOST = "no equilibrium found: the branch could not be followed to its end, and no other start led to one"
-_WORTHLESS = (
-    "no equilibrium found: along the branch an asset's price falls to zero (nobody wants all of it at any price), and "
-    "no other start led to one"
-)
+_WORTHLESS = "no equilibrium found: along the branch an asset's price falls to zero, and no other start led to one"
+
+# Work of one search, in operations of one evaluation of all demand; evaluations it buys, least and most.
+_WORK = 6e9
+_LEAST, _MOST = 400, 4500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,8 @@ def find_equilibrium_prices(
     none. The one returned lies on the branch that starts in an economy where all assets are alike (every investor's
     beliefs, risk, holdings and limits averaged over the assets, supplies taken as units, some risk added) and ends in
     the given one (``docs/price_beliefs.md``). With ``initial_approximation`` it is the one at the end of the path from
-    there along which all excess demands, in logarithms, shrink in proportion.
+    there along which all excess demands, in logarithms, shrink in proportion. Where neither ends anywhere other starts
+    are tried, within a number of evaluations that depends on the market's size only.
 
     Args:
         Sigma: ``(B, N, N)`` for one market or ``(E, B, N, N)``; this and the next six as in ``optimize_portfolio``.
@@ -137,7 +138,7 @@ def find_equilibrium_prices(
     if initial_approximation is not None:
         start = read_per_market("initial_approximation", initial_approximation, batch, N).detach().expand(E, N)
         per_market["initial_approximation"] = start.numpy()
-    reasons = inadmissible(problems, per_market, is_uniform(long_leverage, batch))
+    problems, reasons = examine(problems, per_market, is_uniform(long_leverage, batch))
     _require_buyers(problems, reasons)
     solution, status = _solve(problems, S, start, sorted(reasons))
     if not bool(solution.converged.all()):
@@ -187,17 +188,23 @@ def _find(settings: tuple[bool, Tensor | None, list[int]], *tensors: Tensor) -> 
     status = np.zeros(E, np.int64)
     status[rejected] = kernels.SKIPPED
     begin = None if start is None else np.ascontiguousarray(start.numpy())
-    out = _run(inputs, status, begin, branch=True, others=0)
+    budget = _evaluations(*inputs[1].shape[1:])
+    out = _run(inputs, status, begin, branch=True, limit=budget // 3)
     # Where the branch cannot be followed: other starts, in this order.
     for start_of in (_log_price_equilibrium, _free_trade_equilibrium, None):
-        rows = np.flatnonzero((status == kernels.LOST) | (status == kernels.WORTHLESS))
+        lost = (status == kernels.LOST) | (status == kernels.WORTHLESS)
+        if start_of is _free_trade_equilibrium:
+            lost &= inputs[2].any((1, 2))
+        rows = np.flatnonzero(lost)
         if rows.size == 0:
-            break
+            continue
         part = [x if isinstance(x, bool) else np.ascontiguousarray(x[rows]) for x in inputs]
         reached = np.zeros(rows.size, np.int64)
-        begin = None if start_of is None else start_of(part)
-        result = _run(part, reached, begin, branch=False, others=_OTHER_STARTS if start_of is None else 0)
-        result[3] += out[3][rows]
+        if start_of is None:
+            result = _run(part, reached, None, branch=False, budget=budget, spent=out[3][rows])
+        else:
+            begin = start_of(part, budget // 8)
+            result = _run(part, reached, begin, branch=False, limit=budget // 8, spent=out[3][rows])
         out[3][rows] = result[3]  # iterations
         found = reached == kernels.FOUND
         for whole, piece in zip(out, result, strict=True):
@@ -207,20 +214,28 @@ def _find(settings: tuple[bool, Tensor | None, list[int]], *tensors: Tensor) -> 
     return prices, holdings, residual, iterations, torch.from_numpy(status), weights, state, row
 
 
-def _run(inputs: list[Any], status: Any, start: Any, *, branch: bool, others: int) -> list[Any]:
+def _evaluations(B: int, N: int) -> int:
+    """Evaluations of all demand that a market may take: they bound the search, whatever the machine, and are worth
+    about a second and a half of one core where they are not cut off below or above."""
+    return int(min(max(_WORK / (B * N * (N * N + 20.0 * N + 200.0)), _LEAST), _MOST))
+
+
+def _run(
+    inputs: list[Any], status: Any, start: Any, *, branch: bool, limit: int = 0, budget: int = 0, spent: Any = None
+) -> list[Any]:
     E, B, N = inputs[1].shape
     prices, holdings, weights = np.empty((E, N)), np.empty((E, B, N)), np.zeros((E, B, N))
     state, row = np.zeros((E, B, N), np.int8), np.zeros((E, B), np.int8)
-    residual, iterations = np.empty(E), np.zeros(E, np.int64)
+    residual, iterations = np.empty(E), np.zeros(E, np.int64) if spent is None else spent
     given = start is not None
     over_markets(
-        kernels.find_markets, E, 16 * B, *inputs, start if given else np.ones((E, N)), given, branch, others, prices,
-        holdings, weights, state, row, residual, iterations, status,
+        kernels.find_markets, E, 16 * B, *inputs, start if given else np.ones((E, N)), given, branch, limit,
+        budget, prices, holdings, weights, state, row, residual, iterations, status,
     )  # fmt: skip
     return [prices, holdings, residual, iterations, weights, state, row]
 
 
-def _log_price_equilibrium(inputs: list[Any]) -> Any:
+def _log_price_equilibrium(inputs: list[Any], _: int) -> Any:
     """Prices that clear the markets if investors expect the same prices in logarithms, with risk taken at the mean of
     what they expect: a convex problem with one solution, and often close to one here."""
     covariance, expected, _, _, _, wealth, _, _, cash_short, cash_long, supply = inputs
@@ -236,12 +251,12 @@ def _log_price_equilibrium(inputs: list[Any]) -> Any:
     return np.where(prices > 0, prices, value)
 
 
-def _free_trade_equilibrium(inputs: list[Any]) -> Any:
+def _free_trade_equilibrium(inputs: list[Any], limit: int) -> Any:
     """Prices that clear the markets without commissions."""
     free = list(inputs)
     free[2] = np.zeros_like(inputs[2])
     status = np.zeros(inputs[1].shape[0], np.int64)
-    prices = _run(free, status, None, branch=True, others=0)[0]
+    prices = _run(free, status, None, branch=True, limit=limit)[0]
     return np.where(prices > 0, prices, inputs[5].sum(1, keepdims=True) / (inputs[-1] * (inputs[-1].shape[1] + 1)))
 
 

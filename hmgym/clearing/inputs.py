@@ -26,15 +26,33 @@ SYMMETRY = 1e-8  # largest asymmetry of a risk matrix, relative to its largest e
 def as_float64(name: str, value: Any, device: torch.device | None = None) -> Tensor:
     """``value`` as a float64 tensor (its graph kept), or a ValueError that names it."""
     if isinstance(value, Tensor):
+        if value.layout != torch.strided:
+            raise ValueError(f"`{name}` must be a dense array of numbers, got layout {value.layout}")
         if value.is_complex() or value.dtype == torch.bool:
             raise ValueError(f"`{name}` must hold real numbers, got dtype {value.dtype}")
         return value.to(torch.float64)
-    if np.iscomplexobj(value):
-        raise ValueError(f"`{name}` must hold real numbers, got complex ones")
+    if isinstance(value, np.ma.MaskedArray):
+        raise ValueError(f"`{name}` must be an array of numbers without a mask, got {type(value).__name__}")
+    if isinstance(value, (list, tuple)) and any(isinstance(x, Tensor) for x in value):
+        value = [as_float64(name, x, device) for x in value]
+        try:
+            return torch.stack(value)
+        except RuntimeError as error:
+            raise ValueError(f"`{name}` must be an array of numbers, got rows that differ: {error}") from error
     try:
-        return torch.as_tensor(value, dtype=torch.float64, device=device)
-    except (TypeError, ValueError, RuntimeError) as error:
+        array = np.asarray(value)
+        if array.dtype == object:
+            array.astype(np.float64)  # says which numbers do not fit
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"`{name}` must be an array of numbers, got {type(value).__name__}: {error}") from error
+    if array.dtype.kind in "bc":
+        raise ValueError(f"`{name}` must hold real numbers, got dtype {array.dtype}")
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"`{name}` must be an array of numbers, got {type(value).__name__} of dtype {array.dtype}")
+    array = array.astype(np.float64, copy=False)
+    if not array.flags.writeable or any(step < 0 for step in array.strides):
+        array = array.copy()  # what torch does not take
+    return torch.as_tensor(array, device=device)
 
 
 def expand(name: str, value: Tensor, *shapes: tuple[int, ...]) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hmgym.clearing import price_kernels as kernels
-from hmgym.clearing.price_inputs import inadmissible, is_uniform, read_per_market, read_portfolios
-from hmgym.clearing.threads import over_markets
+from hmgym.clearing.price_inputs import examine, is_uniform, read_per_market, read_portfolios
+from hmgym.clearing.threads import as_array, over_markets
 
 
 def optimize_portfolio(
@@ -32,7 +32,7 @@ def optimize_portfolio(
         over  -short W <= p_i h_i <= long W,   -short W <= W - p'h <= long W
 
     Args:
-        Sigma: ``(N, N)``, ``(B, N, N)`` or ``(E, B, N, N)`` covariance of next period's prices (money squared a share),
+        Sigma: ``(N, N)``, ``(B, N, N)`` or ``(E, B, N, N)`` covariance of next period's prices ((money/share)^2),
             times half the risk aversion; symmetric positive semidefinite. Its number of dimensions decides whether one
             portfolio, B portfolios or B portfolios in each of E markets are solved; call that shape ``batch``.
         expected_returns: ``batch + (N,)`` expected *price* M of the next period, money a share.
@@ -59,7 +59,7 @@ def optimize_portfolio(
     E, B, N = problems.expected.shape
     p = read_per_market("prices", prices, batch, N).expand(E, N)
     uniform = is_uniform(long_leverage, batch)
-    reasons = inadmissible(problems, {"prices": p.detach().numpy()}, uniform)
+    problems, reasons = examine(problems, {"prices": p.detach().numpy()}, uniform)
     if reasons:
         market, reason = next(iter(reasons.items()))
         raise ValueError(reason if len(batch) < 2 else f"market {market}: {reason}")
@@ -92,10 +92,7 @@ def _solve(both_sides: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
 
 def arrays(both_sides: bool, *tensors: Tensor) -> list[Any]:
     """Tensors of ``Portfolios`` and what follows them as contiguous arrays, in the order of the kernels' arguments."""
-    flat = [np.ascontiguousarray(x.detach().numpy()) for x in tensors]
-    covariance = flat[0]
-    if not np.array_equal(covariance, covariance.swapaxes(-1, -2)):
-        flat[0] = 0.5 * (covariance + covariance.swapaxes(-1, -2))
+    flat = [as_array(x) for x in tensors]
     return [*flat[:3], both_sides, *flat[3:]]
 
 

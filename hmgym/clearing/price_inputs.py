@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hmgym.clearing import price_kernels as kernels
 from hmgym.clearing.inputs import SYMMETRY, as_float64
+from hmgym.clearing.threads import over_markets
 
 _INDEFINITE = 1e-9  # a negative eigenvalue up to this share of the largest one is rounding
 
@@ -115,10 +117,11 @@ def read_per_market(name: str, value: Any, batch: tuple[int, ...], N: int) -> Te
     return _fit(name, x, shape).reshape(-1, N)
 
 
-def inadmissible(
+def examine(
     problems: Portfolios, per_market: dict[str, np.ndarray[Any, Any]], uniform_limits: bool
-) -> dict[int, str]:
-    """Markets whose values are not admissible, each with what was expected and what came."""
+) -> tuple[Portfolios, dict[int, str]]:
+    """The problems with symmetric covariances, and the markets whose values are not admissible, each with what was
+    expected and what came."""
     reasons: dict[int, str] = {}
 
     def require(good: np.ndarray[Any, Any], name: str, expected: str, shown: np.ndarray[Any, Any]) -> None:
@@ -146,22 +149,28 @@ def inadmissible(
         require(~(room < 1.0 - 1e-12), "long_leverage", f">= 1/(N+1) = {least:.6g}", cash_long)
     else:
         require(~(room < 1.0 - 1e-12), "long_leverage", "such that the limits, cash's included, sum to >= 1", room)
-    if not np.array_equal(covariance, covariance.swapaxes(-1, -2)):
+    found = np.zeros(covariance.shape[:-2], np.int64)
+    matrices = np.ascontiguousarray(covariance).reshape(-1, N, N)
+    over_markets(kernels.examine_covariances, len(matrices), 1, matrices, found.reshape(-1))
+    if (found & kernels.ASYMMETRIC).any():
         largest = np.abs(covariance).max((-2, -1))
         asymmetry = np.abs(covariance - covariance.swapaxes(-1, -2)).max((-2, -1))
         require(
             ~(asymmetry > SYMMETRY * largest), "Sigma", f"symmetric to {SYMMETRY:g} of its largest entry", asymmetry
         )
-    safe = problems.covariance.detach()
-    if reasons:
-        safe = torch.where(torch.isfinite(safe), safe, torch.zeros_like(safe))
-    safe = 0.5 * (safe + safe.mT)
-    _, info = torch.linalg.cholesky_ex(safe)
-    if bool(info.any()):
-        eigenvalues = torch.linalg.eigvalsh(safe).numpy()
-        least_share = eigenvalues[..., 0] >= -_INDEFINITE * np.abs(eigenvalues).max(-1)
-        require(least_share, "Sigma", "positive semidefinite, its eigenvalues", eigenvalues[..., 0])
-    return reasons
+        problems = replace(problems, covariance=0.5 * (problems.covariance + problems.covariance.mT))
+    doubtful = (found & kernels.INDEFINITE) != 0
+    if doubtful.any():
+        # What has no factor may still be singular.
+        suspects = np.where(np.isfinite(covariance[doubtful]), covariance[doubtful], 0.0)
+        eigenvalues = np.linalg.eigvalsh(0.5 * (suspects + suspects.swapaxes(-1, -2)))
+        least_eigenvalue = np.zeros(found.shape)
+        least_eigenvalue[doubtful] = eigenvalues[:, 0]
+        size = np.zeros(found.shape)
+        size[doubtful] = np.abs(eigenvalues).max(-1)
+        good = least_eigenvalue >= -_INDEFINITE * size
+        require(good, "Sigma", "positive semidefinite, its eigenvalues", least_eigenvalue)
+    return problems, reasons
 
 
 def is_uniform(limit: Any, batch: tuple[int, ...]) -> bool:

@@ -17,7 +17,8 @@ The market's equilibrium is the end of a path f(u, t) = 0 from t = 1 to t = 0, f
 
 Names: E markets, B investors, n assets; b is an investor, i, j are assets, u log prices. ``_nrt=False`` turns numba's
 reference counting off where nothing is allocated: 2.3 ms -> 0.16 ms a market; it is safe because all arrays belong to
-the caller.
+the caller. ``forceinline=True`` saves the call, whose arguments are all arrays of the desk: a quarter of the time of a
+portfolio of three assets.
 """
 
 from __future__ import annotations
@@ -36,16 +37,24 @@ HELD = 6  # a position that stays where it is because the covariance does not te
 # Outcome of one market or portfolio.
 FOUND, LOST, WORTHLESS, SKIPPED = 0, 1, 2, 3
 
+# What `examine_covariances` finds.
+SOUND, ASYMMETRIC, INDEFINITE = 0, 1, 2
+
+_GUESSES = 3  # rounds of guessing all binding limits at once, before they are met one at a time
+_SEARCH = 40  # rounds for the multiplier of the budget row in such a guess
 _BLAND = 6  # zero-length steps beyond two a position, after which the smallest index decides (no cycling)
 _LOW_DEMAND = 0.05  # below this share of supply, log demand continues as a straight line
 _FIRST_STEP = 0.5
+_LEAP = 4.0  # the same where the end may be near
 _LONGEST_STEP = 0.5  # with 2, four of 980 random markets left their branch for another; with 0.5 none
 _SHORTEST_STEP = 1e-8
 _NEAR = 0.01  # log excess demand of a point that counts as on the path
 _CORRECTIONS = 14  # evaluations after which a shorter step is tried
 _EXTRA_RISK = 0.5  # return variance added where all assets are alike, or bold investors' demand is a staircase
-_EVALUATIONS = 1500  # of all demand, along one path
-_ELSEWHERE = 120  # the same for each of the other starts
+_ELSEWHERE = 120  # evaluations of all demand for each of the other starts
+_POINTS = 12  # starts of a fixed sequence, the last resort
+_RICH = 0.6  # share of the market's value that one asset has in a start of `_from_rich_assets`
+_FIRST_LOOK = 12  # evaluations for each of those starts, before the best are followed further
 _FURTHEST = 60.0  # log prices this far from the start have run away
 
 # The investors of one market. covariance (B, N, N), expected, commission, held, short, long (B, N), wealth, cash_short,
@@ -54,20 +63,20 @@ _FURTHEST = 60.0  # log prices this far from the start have run away
 Investors = namedtuple(
     "Investors", "covariance expected commission held wealth short long cash_short cash_long both_sides mean"
 )
-# The problem of the investor in hand and scratch, all (n,) but H, R, J (n, n); shares is W / p.
+# The problem of the investor in hand and scratch, all (n,) but H, R, J (n, n) and Y (n, n + 1); shares is W / p.
 Desk = namedtuple(
-    "Desk", "H g below above reference kinked lower upper rho scale z d R order free dm dc dh move demand J Jt shares"
+    "Desk", "H g below above reference kinked lower upper rho scale z d R order free dm dc move demand J Jt shares Y"
 )
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def _new_desk(n):
     """Scratch for one investor at a time."""
-    v = np.zeros((17, n))
+    v = np.zeros((16, n))
     return Desk(
         np.zeros((n, n)), v[0], v[1], v[2], v[3], np.zeros(n, np.int8), v[4], v[5], v[6], v[7], v[8], v[9],
-        np.zeros((n, n)), np.zeros(n, np.int64), np.zeros(n, np.int64), v[10], v[11], v[12], v[13], v[14],
-        np.zeros((n, n)), v[15], v[16],
+        np.zeros((n, n)), np.zeros(n, np.int64), np.zeros(n, np.int64), v[10], v[11], v[12], v[13],
+        np.zeros((n, n)), v[14], v[15], np.zeros((n, n + 1)),
     )  # fmt: skip
 
 
@@ -76,46 +85,45 @@ def _pose(b, n, t, p, investors, desk):
     """Write investor b's problem at prices p, a share t of the way to the economy in which all assets are alike."""
     W = investors.wealth[b]
     mean = investors.mean
-    H = desk.H
+    H, shares, g = desk.H, desk.shares, desk.g
+    above, below, reference, lower, upper = desk.above, desk.below, desk.reference, desk.lower, desk.upper
     for i in range(n):
-        desk.shares[i] = W / p[i]
+        shares[i] = W / p[i]
+        g[i] = investors.expected[b, i]
+        above[i] = investors.commission[b, i]
+        reference[i] = investors.held[b, i]
+        lower[i] = -investors.short[b, i]
+        upper[i] = investors.long[b, i]
     twice = 2.0 / W
     for i in range(n):
-        expected = investors.expected[b, i]
-        commission = investors.commission[b, i]
-        held = investors.held[b, i]
-        short = investors.short[b, i]
-        long = investors.long[b, i]
-        if t > 0.0:
-            expected += t * (mean[b, 2] - expected)
-            commission += t * (mean[b, 3] - commission)
-            held += t * (mean[b, 4] - held)
-            short += t * (mean[b, 5] - short)
-            long += t * (mean[b, 6] - long)
-        scale = twice * desk.shares[i]
-        for j in range(i + 1):
-            c = investors.covariance[b, i, j]
-            if t > 0.0:
-                c += t * ((mean[b, 0] if i == j else mean[b, 1]) - c)
-            H[i, j] = scale * desk.shares[j] * c
-            H[j, i] = H[i, j]
-        H[i, i] += 2.0 * _EXTRA_RISK * t
-        desk.g[i] = expected / p[i] - 1.0
-        desk.above[i] = commission / p[i]
-        desk.below[i] = -desk.above[i] if investors.both_sides else 0.0
-        desk.reference[i] = p[i] * held / W
-        desk.lower[i] = -short
-        desk.upper[i] = long
-        desk.kinked[i] = commission > 0.0 and -short < desk.reference[i] < long
+        for j in range(n):
+            H[i, j] = twice * (shares[i] * shares[j]) * investors.covariance[b, i, j]
+    if t > 0.0:
+        for i in range(n):
+            g[i] += t * (mean[b, 2] - g[i])
+            above[i] += t * (mean[b, 3] - above[i])
+            reference[i] += t * (mean[b, 4] - reference[i])
+            lower[i] -= t * (mean[b, 5] + lower[i])
+            upper[i] += t * (mean[b, 6] - upper[i])
+            for j in range(n):
+                H[i, j] += t * (twice * (shares[i] * shares[j]) * mean[b, 1] - H[i, j])
+            H[i, i] += t * (twice * (shares[i] * shares[i]) * (mean[b, 0] - mean[b, 1]) + 2.0 * _EXTRA_RISK)
+    for i in range(n):
+        g[i] = g[i] / p[i] - 1.0
+        above[i] /= p[i]
+        reference[i] /= shares[i]
+    for i in range(n):
+        below[i] = -above[i] if investors.both_sides else 0.0
+        desk.kinked[i] = above[i] > 0.0 and lower[i] < reference[i] < upper[i]
         if not desk.kinked[i]:
             # The whole range lies on one side of the reference.
-            if desk.reference[i] <= -short:
-                desk.below[i] = desk.above[i]
+            if reference[i] <= lower[i]:
+                below[i] = above[i]
             else:
-                desk.above[i] = desk.below[i]
+                above[i] = below[i]
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
 def _segment(i, state, desk):
     """Ends of the stretch on which a free position has one marginal cost."""
     low = desk.lower[i]
@@ -128,7 +136,7 @@ def _segment(i, state, desk):
     return low, high
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
 def _cost_slope(i, w, state, desk):
     """Marginal cost of position i on its side of the reference."""
     s = state[i]
@@ -139,7 +147,7 @@ def _cost_slope(i, w, state, desk):
     return desk.above[i]
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
 def _make_feasible(n, floor, ceiling, w, state, row, desk):
     """Put an earlier portfolio and its states into the limits of the problem on the desk. Returns the row state."""
     total = 0.0
@@ -208,7 +216,7 @@ def _make_feasible(n, floor, ceiling, w, state, row, desk):
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
 def _factor_free(n, row, released, state, desk):
-    """Cholesky factor of H on the free positions, reduced by the budget row if it binds.
+    """Cholesky factor R'R of H on the free positions, reduced by the budget row if it binds.
 
     The position just released comes last; returns (row, pivot, m, singular): singular if H has no curvature along it. A
     free position without curvature of its own, other than that one, is held.
@@ -244,65 +252,71 @@ def _factor_free(n, row, released, state, desk):
         order[m] = last
         m += 1
     singular = False
-    a = 0
-    while a < m:
-        i = order[a]
-        for c in range(a + 1):
-            j = order[c]
-            v = H[i, j]
-            if pivot >= 0:
-                v += H[pivot, pivot] - H[i, pivot] - H[pivot, j]
-            for k in range(c):
-                v -= R[a, k] * R[c, k]
-            if c < a:
-                R[a, c] = v / R[c, c]
-        size = H[i, i]
+    c = 0
+    while c < m:
+        i = order[c]
+        for a in range(c, m):
+            R[c, a] = H[i, order[a]]
+        size = R[c, c]
         if pivot >= 0:
             size += H[pivot, pivot]
-        if v > 2.0 * _EPS * (n + 2) * size:
-            R[a, a] = math.sqrt(v)
+            for a in range(c, m):
+                R[c, a] += H[pivot, pivot] - H[i, pivot] - H[pivot, order[a]]
+        for k in range(c):
+            factor = R[k, c]
+            for a in range(m - c):  # counted from 0, so that the compiler vectorises
+                R[c, c + a] -= factor * R[k, c + a]
+        if R[c, c] > 2.0 * _EPS * (n + 2) * size:
+            R[c, c] = math.sqrt(R[c, c])
+            inverse = 1.0 / R[c, c]
+            for a in range(c + 1, m):
+                R[c, a] *= inverse
         elif i == last:
             singular = True
         else:
             state[i] = HELD
-            for k in range(a, m - 1):
+            for k in range(c, m - 1):
                 order[k] = order[k + 1]
+            for k in range(c):
+                for a in range(c, m - 1):
+                    R[k, a] = R[k, a + 1]
             m -= 1
             continue
-        a += 1
+        c += 1
     return row, pivot, m, singular
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
 def _solve_factored(m, R, z):
-    """Solve RR'x = z in place."""
+    """Solve R'Rx = z in place."""
     for a in range(m):
-        v = z[a]
-        for k in range(a):
-            v -= R[a, k] * z[k]
-        z[a] = v / R[a, a]
+        v = z[a] / R[a, a]
+        z[a] = v
+        for k in range(a + 1, m):
+            z[k] -= R[a, k] * v
     for a in range(m - 1, -1, -1):
         v = z[a]
         for k in range(a + 1, m):
-            v -= R[k, a] * z[k]
+            v -= R[a, k] * z[k]
         z[a] = v / R[a, a]
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
 def _marginals(n, w, desk):
     """rho = g - Hw, and the size of its terms, which sets its rounding."""
+    H, rho, scale = desk.H, desk.rho, desk.scale
     for i in range(n):
-        v = desk.g[i]
-        size = abs(v) + abs(desk.below[i]) + abs(desk.above[i])
-        for j in range(n):
-            term = desk.H[i, j] * w[j]
-            v -= term
-            size += abs(term)
-        desk.rho[i] = v
-        desk.scale[i] = size
+        rho[i] = desk.g[i]
+        scale[i] = abs(desk.g[i]) + abs(desk.below[i]) + abs(desk.above[i])
+    for j in range(n):
+        weight = w[j]
+        for i in range(n):
+            term = H[j, i] * weight
+            rho[i] -= term
+            scale[i] += abs(term)
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False, forceinline=True)
 def _release(n, by_index, w, state, row, pivot, mu, desk):
     """The binding limit whose release gains most per unit of its scale: (position, direction), n for the row, or -1."""
     who = -1
@@ -345,10 +359,93 @@ def _release(n, by_index, w, state, row, pivot, mu, desk):
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
-def _best_portfolio(n, floor, ceiling, w, state, row, desk):
+def _project(n, floor, ceiling, mu, w, state, desk):
+    """Move w to the optimum of the problem in which H is its diagonal, with the marginals of w: the guess of all limits
+    that bind, at once. Returns (row, done); ``mu`` is where the search for the row's multiplier starts.
+
+    A position answers the multiplier by a piecewise linear function, so that Newton with a bracket finds it.
+    """
+    target, answer = desk.z, desk.move
+    for i in range(n):
+        answer[i] = 1.0 / desk.H[i, i]
+        target[i] = w[i] + desk.rho[i] * answer[i]
+        if not answer[i] < np.inf:
+            return 0, False
+    left, right = -np.inf, np.inf
+    row = 0
+    price = 0.0
+    bound = 0.0
+    for _ in range(_SEARCH):
+        total = 0.0
+        slope = 0.0
+        for i in range(n):
+            v = target[i] - price * answer[i]
+            high = v - desk.above[i] * answer[i]
+            low = v - desk.below[i] * answer[i]
+            moves = True
+            s = ABOVE
+            if desk.kinked[i]:
+                if high >= desk.reference[i]:
+                    v = high
+                elif low <= desk.reference[i]:
+                    v = low
+                    s = BELOW
+                else:
+                    v = desk.reference[i]
+                    s = AT_REFERENCE
+                    moves = False
+            else:
+                v = high
+            if v <= desk.lower[i]:
+                v = desk.lower[i]
+                s = AT_LOWER
+                moves = False
+            elif v >= desk.upper[i]:
+                v = desk.upper[i]
+                s = AT_UPPER
+                moves = False
+            if moves:
+                slope += answer[i]
+            w[i] = v
+            state[i] = s
+            total += v
+        if row == 0:
+            if floor <= total <= ceiling:
+                return 0, True
+            row = 1 if total > ceiling else -1
+            bound = ceiling if row > 0 else floor
+            if row > 0:
+                left = 0.0
+            else:
+                right = 0.0
+            if mu * row > 0.0:
+                price = mu
+                continue
+        gap = total - bound
+        if abs(gap) <= 1e-13:
+            break
+        if gap > 0.0:
+            left = price
+        else:
+            right = price
+        price += gap / slope if slope > 0.0 else np.inf
+        if not left < price < right:
+            if left == -np.inf:
+                price = 2.0 * right - 1.0
+            elif right == np.inf:
+                price = 2.0 * left + 1.0
+            else:
+                price = 0.5 * (left + right)
+    return row, True
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _best_portfolio(n, floor, ceiling, w, state, row, guesses, desk):
     """Solve the problem on the desk from the feasible portfolio w. Returns (row, mu, pivot, m, iterations, solved).
 
-    On return R, order[:m] and pivot factor the free set, rho = g - Hw and mu is the multiplier of the row.
+    Up to ``guesses`` times all limits are guessed at once (``_project``), which mostly ends it; then limits are met and
+    released one at a time, which always does. On return R, order[:m] and pivot factor the free set, rho = g - Hw and mu
+    is the multiplier of the row.
     """
     order, z, d = desk.order, desk.z, desk.d
     released = -1
@@ -426,6 +523,15 @@ def _best_portfolio(n, floor, ceiling, w, state, row, desk):
                 new = 1 if drift > 0.0 else -1
         if step == np.inf:
             return row, mu, pivot, m, iteration + 1, False
+        if hit >= 0 and guesses > 0 and not singular:
+            guesses -= 1
+            for i in range(n):
+                w[i] += d[i]
+            _marginals(n, w, desk)
+            row, _ = _project(n, floor, ceiling, mu, w, state, desk)
+            row = _make_feasible(n, floor, ceiling, w, state, row, desk)
+            released = -1
+            continue
         length = 0.0
         for i in range(n):
             w[i] += step * d[i]
@@ -457,6 +563,12 @@ def _best_portfolio(n, floor, ceiling, w, state, row, desk):
         who, direction = _release(n, stalled > 2 * n + _BLAND, w, state, row, pivot, mu, desk)
         if who < 0:
             return row, mu, pivot, m, iteration + 1, True
+        if guesses > 0:
+            guesses -= 1
+            row, _ = _project(n, floor, ceiling, mu, w, state, desk)
+            row = _make_feasible(n, floor, ceiling, w, state, row, desk)
+            released = -1
+            continue
         if who == n:
             row = 0
             released = pivot
@@ -484,8 +596,8 @@ def _trade_sign(i, w, state, investors, desk):
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
-def _optimize(b, n, t, p, investors, w, state, row, desk):
-    """Investor b's portfolio at prices p, started from (w, state, row)."""
+def _optimize(b, n, t, p, investors, w, state, row, cold, desk):
+    """Investor b's portfolio at prices p, started from (w, state, row), or ``cold``: from w without its states."""
     _pose(b, n, t, p, investors, desk)
     floor = 1.0 - investors.cash_long[b]
     ceiling = 1.0 + investors.cash_short[b]
@@ -494,85 +606,113 @@ def _optimize(b, n, t, p, investors, w, state, row, desk):
         most += desk.upper[i]
     # Limits that leave one point only may miss it by rounding.
     floor = min(floor, most)
+    guesses = 0
+    if cold:
+        _marginals(n, w, desk)
+        row, good = _project(n, floor, ceiling, 0.0, w, state, desk)
+        guesses = _GUESSES if good else 0
     row = _make_feasible(n, floor, ceiling, w, state, row, desk)
-    return _best_portfolio(n, floor, ceiling, w, state, row, desk)
+    return _best_portfolio(n, floor, ceiling, w, state, row, guesses, desk)
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
-def _slope_solve(b, n, t, column, row_move, mu, pivot, m, p, investors, w, state, desk):
-    """Solve the free positions' equations for one perturbation; the share terms y = p dh / W stay in desk.d.
+def _solve_slopes(b, n, t, with_t, mu, pivot, m, p, investors, w, state, desk):
+    """Derivatives of the free positions, as share terms y = p dh / W, by all log prices and, ``with_t``, by the mixing
+    share: row a < m of desk.Y is position order[a], row m the pivot; column j is log price j, column n is t.
 
-    ``column`` < n: the log price of that asset; ``column`` = n: the mixing share t, whose moves of the fixed positions
-    are in desk.move (zero for the free ones).
+    Also writes desk.move, how t moves the fixed positions (zero for the free ones).
     """
-    H, z, y = desk.H, desk.z, desk.d
-    base = 0.0
-    for a in range(-1, m):
-        i = pivot if a < 0 else desk.order[a]
-        if i < 0:
-            continue
-        if column < n:
-            v = -(1.0 + mu) - 4.0 * _EXTRA_RISK * t * w[i] if i == column else 0.0
-            if not state[column] & 1 and state[column] != AT_REFERENCE:
-                v += H[i, column] * w[column]
-        else:
-            v = desk.dm[i] - _trade_sign(i, w, state, investors, desk) * desk.dc[i]
-            for k in range(n):
-                mean = investors.mean[b, 0] if i == k else investors.mean[b, 1]
-                v -= 2.0 * (mean - investors.covariance[b, i, k]) * desk.shares[k] * w[k]
-            v = v / p[i] - 2.0 * _EXTRA_RISK * w[i]
-            for k in range(n):
-                v -= H[i, k] * desk.move[k]
-        if a < 0:
-            base = v - H[i, i] * row_move
-        elif pivot >= 0:
-            z[a] = v - base - H[i, pivot] * row_move
-        else:
-            z[a] = v
-    _solve_factored(m, desk.R, z)
-    for i in range(n):
-        y[i] = 0.0
-    rest = row_move
-    for a in range(m):
-        y[desk.order[a]] = z[a]
-        rest -= z[a]
-    if pivot >= 0:
-        y[pivot] = rest
-
-
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
-def _add_slopes(b, n, t, with_t, mu, pivot, m, p, investors, w, state, desk):
-    """Add investor b's derivative of demand by log prices to desk.J, and by t to desk.Jt."""
-    W = investors.wealth[b]
+    H, R, Y, order, move = desk.H, desk.R, desk.Y, desk.order, desk.move
+    fixed, row_move, tilt = desk.d, desk.dm, desk.dc
+    columns = n + 1 if with_t else n
     for j in range(n):
         fixed_weight = not state[j] & 1 and state[j] != AT_REFERENCE
-        if not fixed_weight or m > 0:
-            row_move = 0.0 if fixed_weight or pivot < 0 else -w[j]
-            _slope_solve(b, n, t, j, row_move, mu, pivot, m, p, investors, w, state, desk)
-            for i in range(n):
-                desk.J[i, j] += desk.shares[i] * desk.d[i]
-        if fixed_weight:
-            desk.J[j, j] -= desk.shares[j] * w[j]
+        fixed[j] = w[j] if fixed_weight else 0.0
+        row_move[j] = fixed[j] - w[j]
+    row_move_t = 0.0
     if with_t:
         mean = investors.mean
-        row_move = 0.0
         for i in range(n):
-            desk.dm[i] = mean[b, 2] - investors.expected[b, i]
-            desk.dc[i] = mean[b, 3] - investors.commission[b, i]
             v = 0.0
             if state[i] == AT_LOWER:
                 v = investors.short[b, i] - mean[b, 5]
             elif state[i] == AT_UPPER:
                 v = mean[b, 6] - investors.long[b, i]
             elif state[i] == AT_REFERENCE:
-                v = p[i] * (mean[b, 4] - investors.held[b, i]) / W
-            desk.move[i] = v
-            desk.Jt[i] += desk.shares[i] * v
-            if pivot >= 0:
-                row_move -= v
-        _slope_solve(b, n, t, n, row_move, mu, pivot, m, p, investors, w, state, desk)
+                v = p[i] * (mean[b, 4] - investors.held[b, i]) / investors.wealth[b]
+            move[i] = v
+            row_move_t -= v
+            # The derivative of the marginal by t, times price.
+            tilt[i] = mean[b, 2] - investors.expected[b, i]
+            tilt[i] -= _trade_sign(i, w, state, investors, desk) * (mean[b, 3] - investors.commission[b, i])
+            tilt[i] -= 2.0 * (mean[b, 0] - mean[b, 1]) * desk.shares[i] * w[i]
+        for k in range(n):
+            shares = 2.0 * desk.shares[k] * w[k]
+            for i in range(n):
+                tilt[i] -= (mean[b, 1] - investors.covariance[b, k, i]) * shares
         for i in range(n):
-            desk.Jt[i] += desk.shares[i] * desk.d[i]
+            tilt[i] = tilt[i] / p[i] - 2.0 * _EXTRA_RISK * w[i]
+        for k in range(n):
+            if move[k] != 0.0:
+                for i in range(n):
+                    tilt[i] -= H[k, i] * move[k]
+    rows = m + 1 if pivot >= 0 else m
+    for a in range(rows):
+        i = order[a] if a < m else pivot
+        for j in range(n):
+            Y[a, j] = H[i, j] * fixed[j]
+        Y[a, i] -= 1.0 + mu + 4.0 * _EXTRA_RISK * t * w[i]
+        if with_t:
+            Y[a, n] = tilt[i]
+    if pivot >= 0:
+        for a in range(m):
+            slope = H[pivot, pivot] - H[order[a], pivot]
+            for j in range(n):
+                Y[a, j] -= Y[m, j] - slope * row_move[j]
+            if with_t:
+                Y[a, n] -= Y[m, n] - slope * row_move_t
+        for j in range(n):
+            Y[m, j] = row_move[j]
+        if with_t:
+            Y[m, n] = row_move_t
+    for a in range(m):
+        inverse = 1.0 / R[a, a]
+        for j in range(columns):
+            Y[a, j] *= inverse
+        for k in range(a + 1, m):
+            factor = R[a, k]
+            for j in range(columns):
+                Y[k, j] -= factor * Y[a, j]
+    for a in range(m - 1, -1, -1):
+        for k in range(a + 1, m):
+            factor = R[a, k]
+            for j in range(columns):
+                Y[a, j] -= factor * Y[k, j]
+        inverse = 1.0 / R[a, a]
+        for j in range(columns):
+            Y[a, j] *= inverse
+        if pivot >= 0:
+            for j in range(columns):
+                Y[m, j] -= Y[a, j]
+    return rows
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _add_slopes(b, n, t, with_t, mu, pivot, m, p, investors, w, state, desk):
+    """Add investor b's derivative of demand by log prices to desk.J, and by t to desk.Jt."""
+    J, Jt, Y, shares = desk.J, desk.Jt, desk.Y, desk.shares
+    rows = _solve_slopes(b, n, t, with_t, mu, pivot, m, p, investors, w, state, desk)
+    for a in range(rows):
+        i = desk.order[a] if a < m else pivot
+        for j in range(n):
+            J[i, j] += shares[i] * Y[a, j]
+        if with_t:
+            Jt[i] += shares[i] * Y[a, n]
+    for j in range(n):
+        if not state[j] & 1 and state[j] != AT_REFERENCE:
+            J[j, j] -= shares[j] * w[j]
+        if with_t:
+            Jt[j] += shares[j] * desk.move[j]
 
 
 # Where the market stands: w, state (B, n), row (B,), and a copy to come back to.
@@ -597,7 +737,7 @@ def _excess_demand(n, u, t, mixed, supply, p, investors, positions, desk, f, D):
             continue
         w, state = positions.w[b], positions.state[b]
         row, mu, pivot, m, _, solved = _optimize(
-            b, n, t if mixed else 0.0, p, investors, w, state, positions.row[b], desk
+            b, n, t if mixed else 0.0, p, investors, w, state, positions.row[b], n < 0, desk
         )
         positions.row[b] = row
         if not solved:
@@ -987,9 +1127,10 @@ def _start_elsewhere(n, attempt, top, path):
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
-def _from_point(n, limit, supply, investors, positions, desk, path):
-    """The equilibrium at the end of the path on which excess demand shrinks in proportion from what it is at path.x."""
-    mixed = limit < 0  # never; numba would compile everything anew for the literal
+def _enter(n, investors, positions, desk, path):
+    """Portfolios at the prices in path.x, from nothing known. One that cannot be solved shows when demand is summed."""
+    for i in range(n):
+        path.p[i] = math.exp(path.x[i])
     for b in range(investors.wealth.size):
         total = investors.cash_long[b]
         for i in range(n):
@@ -999,6 +1140,16 @@ def _from_point(n, limit, supply, investors, positions, desk, path):
             positions.w[b, i] = investors.long[b, i] / total
             positions.state[b, i] = ABOVE
         positions.row[b] = 0
+        if investors.wealth[b] > 0.0:
+            w, state = positions.w[b], positions.state[b]
+            positions.row[b], _, _, _, _, _ = _optimize(b, n, 0.0, path.p, investors, w, state, 0, n > 0, desk)
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _from_point(n, first_step, limit, supply, investors, positions, desk, path):
+    """The equilibrium at the end of the path on which excess demand shrinks in proportion from what it is at path.x."""
+    mixed = limit < 0  # never; numba would compile everything anew for the literal
+    _enter(n, investors, positions, desk, path)
     path.x[n] = 0.0
     if not _excess_demand(n, path.x, 0.0, mixed, supply, path.p, investors, positions, desk, path.f_start, path.D):
         return LOST, 1
@@ -1008,8 +1159,78 @@ def _from_point(n, limit, supply, investors, positions, desk, path):
     if largest == 0.0:
         return FOUND, 1
     path.x[n] = 1.0
-    status, evaluations = _follow_path(n, mixed, 4.0, limit, supply, investors, positions, desk, path)
+    status, evaluations = _follow_path(n, mixed, first_step, limit, supply, investors, positions, desk, path)
     return status, evaluations + 1
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _from_rich_assets(n, value, budget, supply, investors, positions, desk, path, points):
+    """An equilibrium in which one asset has most of the market's value.
+
+    Where beliefs are prices a dear asset is a safe one: few shares of it make up a position. So markets often have such
+    equilibria, one for each of several assets. Each asset in turn is given most of ``value``. All these starts are
+    followed for a few evaluations, those with the least excess demand first, and then in the order of how much of it is
+    left; ``points`` (n, n+1) holds where each stands. The order of the assets does not matter. Returns (status,
+    evaluations); no more than ``budget`` evaluations begin a new path.
+    """
+    mixed = budget < 0  # never, see _from_point
+    spent = 0
+    for k in range(n):
+        for i in range(n):
+            path.x[i] = math.log(value * ((1.0 - _RICH) / (n - 1) if i != k else _RICH))
+            points[k, i] = path.x[i]
+        _enter(n, investors, positions, desk, path)
+        solved = _excess_demand(n, path.x, 0.0, mixed, supply, path.p, investors, positions, desk, path.f, path.D)
+        spent += 1
+        points[k, n] = 0.0
+        for i in range(n):
+            points[k, n] += path.f[i] * path.f[i]
+        if not solved:
+            points[k, n] = np.inf
+    for limit in (_FIRST_LOOK, _ELSEWHERE):
+        for _ in range(n):
+            best = -1
+            for k in range(n):
+                if points[k, n] >= 0.0 and points[k, n] < np.inf and (best < 0 or points[k, n] < points[best, n]):
+                    best = k
+            if best < 0:
+                break
+            if spent + limit > budget:
+                return LOST, spent
+            for i in range(n):
+                path.x[i] = points[best, i]
+            status, evaluations = _from_point(n, _FIRST_STEP, limit + 0 * n, supply, investors, positions, desk, path)
+            spent += evaluations
+            if status == FOUND:
+                return FOUND, spent
+            # Negative: tried in this round.
+            points[best, n] = -path.x_kept[n] if status == LOST else -np.inf
+            for i in range(n):
+                points[best, i] = path.x_kept[i]
+        for k in range(n):
+            points[k, n] = abs(points[k, n])
+    return LOST, spent
+
+
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+def _from_elsewhere(n, budget, supply, investors, positions, desk, path, points):
+    """An equilibrium from starts that know nothing of the branch. Returns (status, evaluations)."""
+    total = 0.0
+    for b in range(investors.wealth.size):
+        total += max(investors.wealth[b], 0.0)
+    status, spent = LOST, 0
+    if 1 < n < budget:
+        value = n * _index_price(n, investors)
+        if not value > 0.0:
+            value = 0.5 * total
+        status, spent = _from_rich_assets(n, value, budget, supply, investors, positions, desk, path, points)
+    for attempt in range(1, _POINTS + 1):
+        if status == FOUND or spent >= budget:
+            break
+        _start_elsewhere(n, attempt, math.log(total), path)
+        status, more = _from_point(n, _LEAP, _ELSEWHERE + 0 * n, supply, investors, positions, desk, path)
+        spent += more
+    return status, spent
 
 
 @njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
@@ -1046,13 +1267,11 @@ def _settle_market(n, supply, investors, positions, desk, path, holdings):
             _, pivot, m, _ = _factor_free(n, positions.row[b], -1, state, desk)
             _marginals(n, w, desk)
             mu = desk.rho[pivot] - _cost_slope(pivot, w, state, desk) if pivot >= 0 else 0.0
-            for j in range(n):
-                fixed_weight = not state[j] & 1 and state[j] != AT_REFERENCE
-                row_move = 0.0 if fixed_weight or pivot < 0 else -w[j]
-                _slope_solve(b, n, 0.0, j, row_move, mu, pivot, m, p, investors, w, state, desk)
-                for i in range(n):
-                    if state[i] & 1:
-                        holdings[b, i] += desk.shares[i] * desk.d[i] * desk.Jt[j]
+            rows = _solve_slopes(b, n, 0.0, mixed, mu, pivot, m, p, investors, w, state, desk)
+            for a in range(rows):
+                i = desk.order[a] if a < m else pivot
+                for j in range(n):
+                    holdings[b, i] += desk.shares[i] * desk.Y[a, j] * desk.Jt[j]
     residual = 0.0
     floor = 0.0
     for i in range(n):
@@ -1068,14 +1287,16 @@ def _settle_market(n, supply, investors, positions, desk, path, holdings):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def find_markets(first, last, covariance, expected, commission, both_sides, held, wealth, short, long, cash_short,
-                 cash_long, supply, start, given, branch, others, prices, holdings, weights, state, row, residual,
-                 evaluations, status):  # fmt: skip
+                 cash_long, supply, start, given, branch, limit, budget, prices, holdings, weights, state, row,
+                 residual, evaluations, status):  # fmt: skip
     """Find the equilibria of markets ``first`` to ``last - 1``. The last eight arrays are results; a market whose
     status is SKIPPED on entry is passed over.
 
     covariance (E, B, N, N); expected, commission, held, short, long (E, B, N); wealth, cash_short, cash_long (E, B);
     supply (E, N). Tried in turn: the path from the prices start (E, N) if ``given``; the ``branch`` from the economy in
-    which all assets are alike; ``others`` starting points of a fixed sequence. Inside, one unit is the whole supply.
+    which all assets are alike, each with at most ``limit`` evaluations of all demand; then starts far from these, while
+    fewer than ``budget`` are spent. ``evaluations`` (E,) enters with those spent before. Inside, one unit is the whole
+    supply.
     """
     _, B, n = expected.shape
     desk = _new_desk(n)
@@ -1088,6 +1309,7 @@ def find_markets(first, last, covariance, expected, commission, both_sides, held
     m, c, h = np.zeros((B, n)), np.zeros((B, n)), np.zeros((B, n))
     mean = np.zeros((B, 7))
     one = np.ones(n)
+    points = np.zeros((n, n + 1))
     kept_w, kept_state, kept_row = np.zeros((B, n)), np.zeros((B, n), np.int8), np.zeros(B, np.int8)
     for e in range(first, last):
         residual[e] = np.nan
@@ -1119,12 +1341,12 @@ def find_markets(first, last, covariance, expected, commission, both_sides, held
         )
         positions = Positions(weights[e], state[e], row[e], kept_w, kept_state, kept_row)
         outcome = LOST
-        spent = 0
-        limit = _EVALUATIONS + 0 * n
+        spent = evaluations[e]
         if given:
             for i in range(n):
                 path.x[i] = math.log(start[e, i] * supply[e, i])
-            outcome, spent = _from_point(n, limit, one, investors, positions, desk, path)
+            outcome, more = _from_point(n, _LEAP, limit, one, investors, positions, desk, path)
+            spent += more
         if outcome != FOUND and branch:
             price = _index_price(n, investors)
             outcome = WORTHLESS
@@ -1136,14 +1358,8 @@ def find_markets(first, last, covariance, expected, commission, both_sides, held
                 outcome, more = _follow_path(n, branch, _FIRST_STEP, limit, one, investors, positions, desk, path)
                 spent += more
         failure = outcome
-        for attempt in range(1, others + 1):
-            if outcome == FOUND:
-                break
-            total = 0.0
-            for b in range(B):
-                total += max(wealth[e, b], 0.0)
-            _start_elsewhere(n, attempt, math.log(total), path)
-            outcome, more = _from_point(n, _ELSEWHERE + 0 * n, one, investors, positions, desk, path)
+        if outcome != FOUND and spent < budget:
+            outcome, more = _from_elsewhere(n, budget - spent, one, investors, positions, desk, path, points)
             spent += more
         evaluations[e] = spent
         status[e] = failure
@@ -1190,11 +1406,45 @@ def optimize_portfolios(first, last, covariance, expected, commission, both_side
         for i in range(n):
             weights[b, i] = long[b, i] / total
             state[b, i] = BELOW if weights[b, i] < prices[b, i] * held[b, i] / wealth[b] else ABOVE
-        row[b], _, _, _, _, solved = _optimize(b, n, 0.0, prices[b], investors, weights[b], state[b], 0, desk)
+        row[b], _, _, _, _, solved = _optimize(b, n, 0.0, prices[b], investors, weights[b], state[b], 0, n > 0, desk)
         for i in range(n):
             holdings[b, i] = wealth[b] * weights[b, i] / prices[b, i]
         if not solved:
             status[b] = LOST
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def examine_covariances(first, last, covariance, found):
+    """Write to found (K,) what may be wrong with the covariances (K, N, N) ``first`` to ``last - 1``: ASYMMETRIC in
+    any digit, or INDEFINITE if the symmetric part has no Cholesky factor (a singular or non-finite one may have none).
+    """
+    n = covariance.shape[-1]
+    R = np.zeros((n, n))
+    for k in range(first, last):
+        found[k] = SOUND
+        matrix = covariance[k]
+        for i in range(n):
+            for j in range(n):
+                R[i, j] = matrix[i, j]
+        for i in range(n):
+            for j in range(i):
+                if R[i, j] != R[j, i]:
+                    found[k] = ASYMMETRIC
+        if found[k] == ASYMMETRIC:
+            for i in range(n):
+                for j in range(i):
+                    R[j, i] = 0.5 * (R[i, j] + R[j, i])
+        for c in range(n):
+            for a in range(c):
+                factor = R[a, c]
+                for j in range(n - c):
+                    R[c, c + j] -= factor * R[a, c + j]
+            if not 0.0 < R[c, c] < np.inf:
+                found[k] |= INDEFINITE
+                break
+            inverse = 1.0 / math.sqrt(R[c, c])
+            for j in range(n - c):
+                R[c, c + j] *= inverse
 
 
 # Cotangents of one portfolio's inputs: covariance (B, N, N), expected, commission, held, short, long, log_price (B, N),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from hmgym.clearing.equilibrium import EquilibriumSolution, find_equilibrium_prices
+from hmgym.clearing.equilibrium import EquilibriumSolution, _evaluations, find_equilibrium_prices
 from hmgym.clearing.portfolio import optimize_portfolio
 from hmgym.clearing.solution import ClearingError
 from tests.clearing.price_problems import generated_market, ordinary_market, seed_market
@@ -61,6 +61,35 @@ def test_the_seed_librarys_generator(n: int, B: int, count: int, capsys: pytest.
         assert_clears(markets[k], one)
     # With two assets and five investors some markets have none: one asset is worth less than nothing to hedgers.
     assert found == count if n > 2 else found >= 0.95 * count
+
+
+def test_large_markets_are_solved_or_flagged_in_bounded_work(capsys: pytest.CaptureFixture[str]) -> None:
+    """Thirty assets, a hundred investors: where the branch ends at a price of zero another equilibrium may be found."""
+    most = _evaluations(100, 30)
+    reasons = {}
+    for seed in range(24):
+        solution = find_equilibrium_prices(**generated_market(30, 100, seed), return_solution=True)
+        assert int(solution.iterations) <= most + 150, seed
+        if bool(solution.converged):
+            assert float(solution.residual) <= 1e-9
+        else:
+            reasons[seed] = solution.reasons[0]
+            assert bool(solution.prices.isnan().all())
+    with capsys.disabled():
+        sys.stdout.write(f"\n  (30, 100): {24 - len(reasons)} of 24 converged, in {sorted(reasons)} none found\n")
+    assert len(reasons) <= 1
+    assert all(reason.startswith("no equilibrium found") for reason in reasons.values())
+
+
+def test_equilibria_off_the_branch_do_not_depend_on_the_order_of_assets() -> None:
+    market = generated_market(30, 100, 7)
+    base = find_equilibrium_prices(**market, return_solution=True)
+    assert bool(base.converged)
+    assert_clears(market, base)
+    turn = np.random.default_rng(0).permutation(30)
+    turned = {**market, "Sigma": market["Sigma"][:, turn][:, :, turn], "supply": market["supply"][turn]}
+    turned["expected_returns"] = market["expected_returns"][:, turn]
+    torch.testing.assert_close(find_equilibrium_prices(**turned), base.prices[turn], rtol=1e-8, atol=0.0)
 
 
 @pytest.mark.parametrize("kind", ["plain", "cost", "caps"])
@@ -267,6 +296,10 @@ def test_shapes() -> None:
         ({"supply": [1.0, 2.0]}, r"`supply` must have shape \(3,\), got \(2,\)"),
         ({"long_leverage": 0.2}, r"`long_leverage` must be >= 1/\(N\+1\) = 0.25, got 0.2"),
         ({"initial_approximation": [1.0, 0.0, 1.0]}, "`initial_approximation` must be finite and > 0, got 0"),
+        ({"supply": [True, True, True]}, "`supply` must hold real numbers, got dtype bool"),
+        ({"supply": np.ma.masked_equal([1.0, 2.0, 3.0], 2.0)}, "`supply` must be an array of numbers without a mask"),
+        ({"budget": 10**400}, "`budget` must be an array of numbers, got int: .*too large"),
+        ({"initial_approximation": "1"}, "`initial_approximation` must be an array of numbers, got str of dtype <U1"),
         ({"commission_on": None}, '`commission_on` must be "buys" or "trades", got None'),
     ],
 )

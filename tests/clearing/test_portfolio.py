@@ -9,6 +9,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import coo_array
 
 from hmgym.clearing.portfolio import optimize_portfolio
 from tests.clearing.price_problems import random_portfolio
@@ -146,6 +147,15 @@ def test_no_portfolio_is_better() -> None:
     """A certificate, not a comparison: concavity bounds what any other portfolio could gain."""
     for seed in range(600):
         problem = random_portfolio(1 + seed % 12, seed)
+        reference = InWeights(problem)
+        w = solve(problem) * reference.scale
+        assert reference.infeasibility(w) < 1e-13
+        assert reference.bound_on_gain(w) <= 1e-10 * reference.size(w) + 1e-14, seed
+
+
+def test_no_portfolio_is_better_with_many_assets() -> None:
+    for seed in range(30):
+        problem = random_portfolio(30, 60_000 + seed)
         reference = InWeights(problem)
         w = solve(problem) * reference.scale
         assert reference.infeasibility(w) < 1e-13
@@ -303,6 +313,48 @@ def test_values_do_not_depend_on_gradients_and_batches_sum_them() -> None:
 
 def test_no_budget_holds_nothing() -> None:
     assert optimize_portfolio(**{**EXAMPLE, "budget": 0.0}).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_numbers_in_every_form() -> None:
+    plain = optimize_portfolio(**EXAMPLE)
+    frozen = SIGMA.copy()
+    frozen.flags.writeable = False
+    forms: dict[str, Any] = {
+        "Sigma": frozen,
+        "expected_returns": EXPECTED[::-1].copy()[::-1],
+        "commission": np.int64(0),
+        "holdings": [np.float32(0.0), np.int8(0), 0],
+        "budget": np.float64(1019.2129),
+        "short_leverage": np.array(0.1363),
+        "long_leverage": torch.tensor(0.6878, dtype=torch.float64),
+        "prices": [torch.tensor(50.0), 50, np.float16(50.0)],
+    }
+    for name, form in forms.items():
+        torch.testing.assert_close(optimize_portfolio(**{**EXAMPLE, name: form}), plain, rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize("name", list(EXAMPLE))
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda x: x * (1 + 0j), "must hold real numbers, got dtype complex128"),
+        (lambda x: torch.as_tensor(x) * 1j, "must hold real numbers, got dtype torch.complex128"),
+        (lambda x: x > 0, "must hold real numbers, got dtype bool"),
+        (lambda x: torch.as_tensor(x) > 0, "must hold real numbers, got dtype torch.bool"),
+        (lambda x: x.astype(str), "must be an array of numbers, got ndarray of dtype <U"),
+        (lambda x: x.astype("M8[s]"), "must be an array of numbers, got ndarray of dtype datetime64"),
+        (lambda x: np.ma.masked_less(x, 0.0), "must be an array of numbers without a mask, got MaskedArray"),
+        (lambda x: coo_array(np.atleast_2d(x)), "must be an array of numbers, got coo_array"),
+        (lambda x: torch.as_tensor(x).to_sparse(), "must be a dense array of numbers, got layout torch.sparse_coo"),
+        (lambda _: 10**400, "must be an array of numbers, got int: .*too large"),
+        (lambda _: None, "must be an array of numbers, got NoneType"),
+        (lambda _: [[1.0], [1.0, 2.0]], "must be an array of numbers, got list"),
+        (lambda _: {"a": 1.0}, "must be an array of numbers, got dict"),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_named(name: str, spoil: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"`{name}` {message}"):
+        optimize_portfolio(**{**EXAMPLE, name: spoil(np.asarray(EXAMPLE[name], dtype=np.float64))})
 
 
 @pytest.mark.parametrize(
