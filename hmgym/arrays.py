@@ -51,6 +51,11 @@ class Numpy:
         return np.matmul(x, y[..., None])[..., 0]
 
     @staticmethod
+    def spread(x: Array, count: int) -> Array:
+        """The same `count` times along a new last axis; a copy of an array, a view of a tensor."""
+        return x[..., None].repeat(count, -1)
+
+    @staticmethod
     def copy(x: Array) -> Array:
         """A contiguous array of its own."""
         return np.array(x, order="C")
@@ -96,8 +101,17 @@ class Torch:
         return torch.matmul(x, y[..., None])[..., 0]
 
     @staticmethod
+    def spread(x: Array, count: int) -> Array:
+        return x[..., None].expand(*x.shape, count)
+
+    @staticmethod
     def copy(x: Array) -> Array:
         return x.clone(memory_format=torch.contiguous_format)
+
+
+def is_array(x: Array) -> bool:
+    """Whether `x` is a numpy array."""
+    return isinstance(x, np.ndarray)
 
 
 def namespace(x: Array) -> Any:

@@ -197,11 +197,13 @@ def run(
     rows: list[dict[str, NDArray[Any]]] = []
     residual, converged = [], []
     with torch.inference_mode():
-        state = market.initial(market.draw_initial_shocks(generators))
+        state, memory = market.initial(market.draw_initial_shocks(generators)), market.memory()
         names = ("prices", "fundamentals", "news", "holdings", "dealer_holdings", "supply", "cash", "wealth", "ruined")
         for month in _counted(months + 1, progress):
             if month:
-                state, outcome = market.transition(state, None, market.draw_shocks(generators), errors=errors)
+                state, outcome = market.transition(
+                    state, None, market.draw_shocks(generators), errors=errors, memory=memory
+                )
                 residual.append(outcome.residual.numpy())
                 converged.append(outcome.converged.numpy())
             rows.append({name: getattr(state, name).numpy() for name in names} | _numpy(state.accounts))

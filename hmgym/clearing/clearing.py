@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hmgym.arrays import is_array
 from hmgym.clearing.differentiable import differentiable_solve
 from hmgym.clearing.inputs import market_inputs
 from hmgym.clearing.memory import PortfolioMemory
@@ -109,15 +110,19 @@ def clear(
 ) -> ClearingSolution:
     """``clear_market`` for a problem known to be good: float64 tensors of full shape on one device. Never raises.
 
-    Markets listed in ``rejected`` are passed over and marked as not converged. A ``memory`` that belongs to these
-    markets saves time from one clearing to the next; without it, or with smoothing or off the CPU, nothing is kept.
+    Of a problem in numpy arrays the solution is arrays too. Markets listed in ``rejected`` are passed over and marked
+    as not converged. A ``memory`` that belongs to these markets saves time from one clearing to the next; without it,
+    or with smoothing or off the CPU, nothing is kept.
     """
     options = Options(float(smoothing), backend, tuple(rejected), memory)
-    tracked = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in problem.inputs)
-    if tracked or torch._C._are_functorch_transforms_active():
-        solved = differentiable_solve(problem, options)
-    else:
+    limits = problem.short_leverage, problem.long_leverage
+    if is_array(problem.beliefs):
         solved = solve(problem, options)
+    else:
+        tracked = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in problem.inputs)
+        transformed = torch._C._are_functorch_transforms_active()
+        solved = differentiable_solve(problem, options) if tracked or transformed else solve(problem, options)
+        limits = limits[0].detach(), limits[1].detach()
     return ClearingSolution(
         prices=solved.prices,
         weights=solved.weights,
@@ -125,8 +130,8 @@ def clear(
         converged=solved.converged,
         residual=solved.residual,
         iterations=solved.iterations,
-        short_leverage=problem.short_leverage.detach(),
-        long_leverage=problem.long_leverage.detach(),
+        short_leverage=limits[0],
+        long_leverage=limits[1],
     )
 
 

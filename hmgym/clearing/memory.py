@@ -14,8 +14,8 @@ class PortfolioMemory:
     """The portfolios that the last clearing of some markets ended with, for the next one to start from.
 
     A cache: results depend on it only in rounding, whatever it holds. An investor who has no portfolio near the old one
-    within its new limits is solved from nothing, and so is a market that does not clear from where it stood. A copy, a
-    pickle or a memory used for other numbers of markets, investors or assets starts empty.
+    within its new limits is solved from nothing, and so is a market that does not clear from where it stood. Used
+    for other numbers of markets, investors or assets it starts empty. A copy or a pickle goes on like the original.
 
     One memory serves one sequence of clearings, in which row e is always the same market; it must not be used by two
     threads at once.
@@ -43,5 +43,11 @@ class PortfolioMemory:
             self.forget()
         return self._numbers
 
-    def __reduce__(self) -> tuple[type[PortfolioMemory], tuple[()]]:
-        return PortfolioMemory, ()
+    def __getstate__(self) -> tuple[tuple[int, int, int] | None, np.ndarray[Any, Any]]:
+        return self._sizes, np.array(self._numbers)
+
+    def __setstate__(self, state: tuple[tuple[int, int, int] | None, np.ndarray[Any, Any]]) -> None:
+        self.__init__()  # type: ignore[misc]  # makes room that is aligned
+        sizes, numbers = state
+        if sizes is not None:
+            self.rows(*sizes)[:] = numbers

@@ -10,12 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hmgym.arrays import Numpy, namespace, to_torch
+from hmgym.clearing.threads import as_array
+
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """What E markets of B investors and N assets are to clear (``clear_market`` says it in full); all float64.
 
-    Nothing is checked here. A cotangent of a problem is a problem too, field by field.
+    Nothing is checked here. A cotangent of a problem is a problem too, field by field. Numpy arrays may stand in place
+    of all tensors.
     """
 
     beliefs: Tensor  # (E, B, N) expected log prices
@@ -46,12 +50,12 @@ class Problem:
         start: Tensor | None = None,
     ) -> Problem:
         """The problem in the terms of ``clear_market``: shares held and last prices in place of weights held."""
-        reference = None
+        reference, xp = None, namespace(wealth)
         if trading_cost is not None:
             assert last_prices is not None
             assert positions is not None
             money = last_prices[:, None] * positions
-            reference = money / torch.where(wealth > 0, wealth, torch.ones_like(wealth))[..., None]
+            reference = money / xp.where(wealth > 0, wealth, xp.ones_like(wealth))[..., None]
         start = start if start is not None else last_prices
         return cls(
             beliefs=beliefs,
@@ -60,10 +64,10 @@ class Problem:
             short_leverage=short_leverage,
             long_leverage=long_leverage,
             supply=supply,
-            orders=torch.zeros_like(supply) if orders is None else orders,
+            orders=xp.zeros_like(supply) if orders is None else orders,
             reference_weights=reference,
             trading_cost=trading_cost,
-            start=None if start is None else start.detach(),
+            start=start if start is None or xp is Numpy else start.detach(),
         )
 
     @property
@@ -84,7 +88,15 @@ class Problem:
         """This problem on another device."""
         return self._each(lambda x: x.to(device))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Problem:
+    def as_arrays(self) -> Problem:
+        """This problem in contiguous arrays, which share what memory they can."""
+        return self._each(as_array)
+
+    def as_tensors(self) -> Problem:
+        """This problem in tensors."""
+        return self._each(to_torch)
+
+    def _each(self, change: Callable[[Tensor], Any]) -> Problem:
         values = {name: getattr(self, name) for name in (*INPUTS, "start")}
         fields: dict[str, Any] = {name: None if x is None else change(x) for name, x in values.items()}
         return Problem(**fields)
@@ -98,5 +110,8 @@ INPUTS = tuple(field.name for field in dataclasses.fields(Problem) if field.name
 
 
 def per_position(limit: Tensor, positions: int) -> Tensor:
-    """A limit ``(E, B)`` or ``(E, B, N+1)`` as the latter; expanded, not copied."""
-    return limit if limit.ndim == 3 else limit[..., None].expand(*limit.shape, positions)
+    """A limit ``(E, B)`` or ``(E, B, N+1)`` as the latter; a tensor is expanded, not copied."""
+    if limit.ndim == 3:
+        return limit
+    expanded: Tensor = namespace(limit).spread(limit, positions)
+    return expanded

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hmgym.arrays import is_array, to_numpy, to_torch
 from hmgym.clearing import kernels, lane_kernels, smooth_kernels
 from hmgym.clearing.batched import clear_batched
 from hmgym.clearing.memory import PortfolioMemory
@@ -44,29 +45,41 @@ class Options:
 
 
 def solve(problem: Problem, options: Options) -> Solved:
-    """Clear every market but the ``rejected`` ones.
+    """Clear every market but the ``rejected`` ones; of a problem in arrays the solution is arrays too.
 
     With ``backend="auto"`` a market that the kernels give up is tried again by them from the investors' mean belief,
     and then by the torch path, from there and from where the first try started: it shares no code with them.
     """
-    smoothing, backend, rejected = options.smoothing, options.backend, list(options.rejected)
-    if backend == "torch" or problem.beliefs.device.type != "cpu":
-        return _solve_with_torch(problem, smoothing, rejected)
+    if is_array(problem.beliefs):
+        return _solve_arrays(problem, options)
+    if options.backend == "torch" or problem.beliefs.device.type != "cpu":
+        return _solve_with_torch(problem, options.smoothing, list(options.rejected))
+    return Solved(*(to_torch(x) for x in _solve_arrays(problem.as_arrays(), options)))
+
+
+def _solve_arrays(problem: Problem, options: Options) -> Solved:
+    smoothing, rejected = options.smoothing, list(options.rejected)
+    if options.backend == "torch":
+        return _arrays_with_torch(problem, smoothing, rejected)
     solved = _solve_with_kernel(problem, smoothing, rejected, options.memory)
-    if backend == "kernel" or bool(solved.converged.all()):
+    if options.backend == "kernel" or solved.converged.all():
         return solved
     cold = problem if problem.start is None else problem.replace(start=None)
-    attempts = [(_solve_with_torch, cold)]
+    attempts = [(_arrays_with_torch, cold)]
     if problem.start is not None:
-        attempts = [(_solve_with_kernel, cold), (_solve_with_torch, cold), (_solve_with_torch, problem)]
+        attempts = [(_solve_with_kernel, cold), (_arrays_with_torch, cold), (_arrays_with_torch, problem)]
     for method, again in attempts:
         _retry(solved, again, rejected, partial(method, smoothing=smoothing, rejected=[]))
     return solved
 
 
-def _mean_belief(problem: Problem) -> Tensor:
-    rich = problem.wealth.detach().clamp(min=0.0)
-    return torch.exp((rich[..., None] * problem.beliefs.detach()).sum(1) / rich.sum(1, keepdim=True))
+def _arrays_with_torch(problem: Problem, smoothing: float, rejected: list[int]) -> Solved:
+    return Solved(*(to_numpy(x) for x in _solve_with_torch(problem.as_tensors(), smoothing, rejected)))
+
+
+def _mean_belief(problem: Problem) -> Any:
+    rich = np.maximum(as_array(problem.wealth), 0.0)
+    return np.exp((rich[..., None] * as_array(problem.beliefs)).sum(1) / rich.sum(1, keepdims=True))
 
 
 def kernel_arrays(problem: Problem) -> tuple[object, ...]:
@@ -97,10 +110,10 @@ def _solve_with_kernel(
 
 def _retry(solved: Solved, problem: Problem, rejected: list[int], method: Callable[[Problem], Solved]) -> None:
     """Solve the markets that have not cleared, but the rejected ones, by another method."""
-    failed = ~solved.converged.numpy()
+    failed = ~as_array(solved.converged)
     failed[rejected] = False
-    rows = torch.from_numpy(np.flatnonzero(failed))
-    if len(rows):
+    rows = np.flatnonzero(failed)
+    if rows.size:
         for values, again in zip(solved, method(problem.rows(rows)), strict=True):
             values[rows] = again
 
@@ -125,8 +138,8 @@ def _run(
     outputs = (prices, weights, *((state,) if with_state else ()), residual, iterations, status)
     over_markets(kernel, E, B, *inputs, *outputs)
     holdings = np.maximum(as_array(problem.wealth), 0.0)[..., None] * weights[..., 1:] / prices[:, None]
-    arrays = (prices, weights, holdings, residual, iterations, status == kernels.CLEARED, state)
-    return Solved(*(torch.from_numpy(x) for x in arrays))
+    arrays: Any = (prices, weights, holdings, residual, iterations, status == kernels.CLEARED, state)
+    return Solved(*arrays)
 
 
 def _solve_with_torch(problem: Problem, smoothing: float, rejected: list[int]) -> Solved:

@@ -45,9 +45,9 @@ def over_markets(kernel: Callable[..., None], n_markets: int, n_investors: int, 
         other.result()
 
 
-def as_array(x: torch.Tensor) -> np.ndarray[Any, Any]:
-    """What a kernel takes: a C-contiguous view of a CPU tensor, or a copy where it is none."""
-    return np.ascontiguousarray(x.detach().numpy())
+def as_array(x: torch.Tensor | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """What a kernel takes: a C-contiguous view of a CPU tensor or array, or a copy where it is none."""
+    return np.ascontiguousarray(x if isinstance(x, np.ndarray) else x.detach().numpy())
 
 
 def _forget_threads() -> None:

@@ -67,6 +67,7 @@ class MarketBatch(Simulator):
             self.history = History(num_markets, partial(EpisodeSeries, assets=config.selected_history.assets))
         self.amplification = amplification
         self._shocks = ShockStream(self._runs, SHOCK_PERIODS)
+        self._memory = self._runs.memory()
         self._state: MarketState | None = None
         self._outcome: Outcome | None = None
         self._just_reset = np.ones((num_markets, config.n_learners), np.bool_)
@@ -105,6 +106,8 @@ class MarketBatch(Simulator):
                 self._state = fresh
             else:
                 self._state = self._current.with_rows(self._index(rows), fresh)
+        if self._memory is not None:
+            self._memory.forget(rows)
         starting = np.zeros_like(self._just_reset)
         starting[rows] = True
         self._just_reset |= starting
@@ -150,7 +153,7 @@ class MarketBatch(Simulator):
         with torch.inference_mode():
             shocks = self._shocks.next(generators, frozen)
             market_action = self._market_action(action, previous, acting)
-            state, outcome = self._runs.transition(previous, market_action, shocks, errors="mark")
+            state, outcome = self._runs.transition(previous, market_action, shocks, errors="mark", memory=self._memory)
         cleared = to_numpy(outcome.converged)
         everywhere = bool(cleared.all())
         if not everywhere:

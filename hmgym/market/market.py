@@ -142,8 +142,17 @@ class Market:
 
     # One period
 
+    def memory(self) -> Any:
+        """An empty memory for `transition`, or None where the price mechanism has none.
+
+        A cache of whoever runs the same markets month after month: results depend on it in rounding only. It has a
+        method `forget(rows)` for markets that begin anew.
+        """
+        make = getattr(self.mechanism, "memory", None)
+        return None if make is None else make()
+
     def transition(
-        self, state: MarketState, action: Action | None, shocks: Shocks, *, errors: str = "raise"
+        self, state: MarketState, action: Action | None, shocks: Shocks, *, errors: str = "raise", memory: Any = None
     ) -> tuple[MarketState, Outcome]:
         """One month: beliefs and action, clearing, settlement, next month's news.
 
@@ -152,6 +161,7 @@ class Market:
             action: what the learners set; None leaves them as they are.
             shocks: of this period, from `draw_shocks`.
             errors: "raise" when a market does not clear, or "mark": its row is NaN and `outcome.converged` is False.
+            memory: of these markets, from `memory()`; saves time, and is changed.
 
         Raises:
             ValueError: an action of the wrong shape, NaN, or limits that leave no portfolio.
@@ -162,7 +172,8 @@ class Market:
         self._check_sizes(state, shocks)
         state, promised = self.scenario.open(state, shocks)
         demand = self._demand(state, promised, action)
-        trade = self.mechanism(state, demand, shocks)
+        remembered = () if memory is None else (memory,)
+        trade = self.mechanism(state, demand, shocks, *remembered)
         if errors == "raise" and not bool(trade.converged.all()):
             failed = np.flatnonzero(~to_numpy(trade.converged)).tolist()
             reasons = {market: f"residual {float(trade.residual[market]):.1e}" for market in failed}
@@ -227,7 +238,7 @@ class Market:
             if given is not None:
                 limit = self._checked(name, given, shape, low)
                 if own.ndim > 2:  # one limit a position
-                    limit = xp.broadcast_to(limit[..., None], own[:, :n].shape)
+                    limit = xp.spread(limit, own.shape[-1])
                 changes[name] = xp.concatenate([limit, own[:, n:]], 1)
         if action.beliefs is not None:
             expected = self._checked("beliefs", action.beliefs, (*shape, self.config.n_assets), -1e3)
@@ -299,8 +310,7 @@ class Market:
 
     def _checked(self, name: str, given: Tensor, shape: tuple[int, ...], low: float) -> Tensor:
         try:
-            complex_ = given.is_complex() if isinstance(given, Tensor) else np.iscomplexobj(given)
-            if complex_:
+            if given.is_complex() if isinstance(given, Tensor) else np.iscomplexobj(given):
                 raise TypeError("complex numbers")
             if self.arrays == "numpy":
                 tensor: Tensor = np.asarray(given, np.float64)  # type: ignore[assignment]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from torch import Tensor
 
-from hmgym.arrays import Numpy, namespace, to_numpy, to_torch
-from hmgym.clearing import Problem, clear
+from hmgym.arrays import namespace
+from hmgym.clearing import PortfolioMemory, Problem, clear
 from hmgym.market.demand import Demand, Trade
 
 if TYPE_CHECKING:
@@ -32,7 +32,12 @@ class PriceMechanism(Protocol):
     """whether it takes numpy arrays as well as tensors (`hmgym.arrays`): environments then run in half the time"""
 
     def __call__(self, state: MarketState, demand: Demand, shocks: Shocks | None) -> Trade:
-        """Prices and holdings. Never raises for a market without a price: its row is NaN and not converged."""
+        """Prices and holdings. Never raises for a market without a price: its row is NaN and not converged.
+
+        A mechanism that saves time by what it remembers of the same markets has a method ``memory()``, which makes an
+        empty memory with a method ``forget(rows)``, and takes one here as a fourth argument. It is a cache: results may
+        depend on it in rounding only.
+        """
 
 
 DEALER = "dealer"
@@ -48,32 +53,36 @@ class Clearing:
     def __init__(self, config: MarketConfig) -> None:
         self._cost, self._smoothing = config.trading_cost, config.smoothing
 
-    def __call__(self, state: MarketState, demand: Demand, shocks: Shocks | None) -> Trade:
+    def memory(self) -> PortfolioMemory:
+        """Last month's portfolios, near which this month's are."""
+        return PortfolioMemory()
+
+    def __call__(
+        self, state: MarketState, demand: Demand, shocks: Shocks | None, memory: PortfolioMemory | None = None
+    ) -> Trade:
         """Clear the markets; who posts orders is served at the price that clears."""
         cost, xp = self._cost, namespace(demand.wealth)
-        back = to_numpy if xp is Numpy else to_torch
         problem = Problem.of(
-            to_torch(demand.beliefs),
-            to_torch(demand.risk),
-            to_torch(demand.wealth),
-            to_torch(demand.short_leverage),
-            to_torch(demand.long_leverage),
-            to_torch(demand.supply),
-            orders=None if demand.orders is None else to_torch(demand.orders),
-            last_prices=to_torch(state.prices),
-            positions=to_torch(demand.holdings) if cost else None,
-            trading_cost=to_torch(xp.full_like(demand.holdings, cost)) if cost else None,
-            start=to_torch(xp.exp(demand.start)),
+            demand.beliefs,
+            demand.risk,
+            demand.wealth,
+            demand.short_leverage,
+            demand.long_leverage,
+            demand.supply,
+            orders=demand.orders,
+            last_prices=state.prices,
+            positions=demand.holdings if cost else None,
+            trading_cost=xp.full_like(demand.holdings, cost) if cost else None,
+            start=xp.exp(demand.start),
         )
-        solution = clear(problem, smoothing=self._smoothing)
-        prices = back(solution.prices)
+        solution = clear(problem, smoothing=self._smoothing, memory=memory)
         return Trade(
-            prices=prices,
-            holdings=with_posted(back(solution.holdings), demand, prices),
-            weights=back(solution.weights),
-            residual=back(solution.residual),
-            iterations=back(solution.iterations),
-            converged=back(solution.converged),
+            prices=solution.prices,
+            holdings=with_posted(solution.holdings, demand, solution.prices),
+            weights=solution.weights,
+            residual=solution.residual,
+            iterations=solution.iterations,
+            converged=solution.converged,
             solution=solution,
         )
 

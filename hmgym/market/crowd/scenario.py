@@ -177,8 +177,8 @@ class CrowdScenario:
     def advance(self, state: MarketState, log_return: Tensor, shocks: Shocks) -> CrowdState:
         """Everybody remembers the month."""
         own: CrowdState = state.scenario
-        return replace(
-            own,
+        return CrowdState(
+            target_share=own.target_share,
             memories=tuple(
                 cohort.remember(memory, log_return, self._drawn(shocks, prefix))
                 for cohort, memory, prefix in zip(self.cohorts, own.memories, self._prefixes, strict=True)
@@ -215,6 +215,6 @@ def _joined(parts: Any) -> Tensor:
     xp, most = namespace(parts[0]), max(part.ndim for part in parts)
     if any(part.ndim < most for part in parts):  # (E, b) beside (E, b, N+1)
         width = max(part.shape[-1] for part in parts if part.ndim == most)
-        parts = [x if x.ndim == most else xp.broadcast_to(x[..., None], (*x.shape, width)) for x in parts]
+        parts = [x if x.ndim == most else xp.spread(x, width) for x in parts]
     joined: Tensor = xp.concatenate(parts, 1)
     return joined
