@@ -138,16 +138,16 @@ def main() -> None:
         clearing = stress_clearing(arguments.markets, arguments.seed)
         economy = stress_economy(arguments.steps)
     head = (
-        "volatility", "investors", "assets", "markets", "failures", "rescued", "wrong", "budget", "bounds", "optimality",
-        "worst_residual", "most_iterations",
+        "volatility", "investors", "assets", "markets", "failures", "rescued", "wrong", "budget", "bounds",
+        "optimality", "worst_residual", "most_iterations",
     )  # fmt: skip
     print_table("clearing", [head, *(tuple(_cell(row[name]) for name in head) for row in clearing)])
     total = {name: sum(row[name] for row in clearing) for name in ("markets", "failures", "rescued", "wrong", "nan")}
     worst = ("worst_residual", "budget", "bounds", "optimality")
     total |= {name: max(row[name] for row in clearing) for name in worst}
     print(
-        f"\n{total['markets']:,} markets: {total['failures']} not cleared, {total['rescued']} not by the first try of the kernel, "
-        f"{total['wrong']} wrong, worst residual {total['worst_residual']:.2g}"
+        f"\n{total['markets']:,} markets: {total['failures']} not cleared, {total['rescued']} not by the kernel's "
+        f"first try, {total['wrong']} wrong, worst residual {total['worst_residual']:.2g}"
     )
     print_table("economy", [tuple(economy), tuple(_cell(x) for x in economy.values())])
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
