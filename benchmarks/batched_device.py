@@ -11,9 +11,9 @@ import time
 import numpy as np
 import torch
 
+from benchmarks.markets import random_markets
 from hmgym.clearing.batched import clear_batched
 from hmgym.clearing.problem import Problem
-from tests.problems import random_markets
 
 SIZES = ((20, 3), (8, 2), (40, 5), (100, 10))  # investors, assets
 

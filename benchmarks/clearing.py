@@ -23,11 +23,11 @@ from unittest import mock
 import numpy as np
 import torch
 
+from benchmarks.markets import random_markets
 from benchmarks.price_beliefs import seed_like_market
 from benchmarks.timing import human, print_table, seconds
 from hmgym import clear_market, find_equilibrium_prices
 from hmgym.clearing import Problem, clear
-from tests.problems import random_markets
 
 SIZES = ((3, 20), (10, 100), (30, 200))
 SMOOTHED = ("smoothed 1e-2", "smoothed 1e-6", "smoothed backward", "smoothed single")

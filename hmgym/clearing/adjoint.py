@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from hmgym.clearing import kernels, smooth_kernels
 from hmgym.clearing.problem import INPUTS, Problem, per_position
@@ -117,14 +118,13 @@ def _with_torch(
         curvature = tau[..., None] * (1.0 / above**2 + 1.0 / below**2)
         if reference is not None and cost is not None:
             slope_by_cost, slope_by_weight, slope_by_tau = _smooth_cost_slopes(weights[..., 1:] - reference, cost, tau)
-            curvature[..., 1:] += slope_by_weight
+            curvature = curvature + pad(slope_by_weight, (1, 0))
         curvature = torch.where(free, curvature, torch.zeros_like(curvature))
         hessian = hessian + torch.diag_embed(curvature)
     A = _response(hessian, free)
 
     per_price = holdings_bar / prices[:, None]
-    omega = weights_bar.clone()
-    omega[..., 1:] += rich[..., None] * per_price
+    omega = weights_bar + pad(rich[..., None] * per_price, (1, 0))
     omega = torch.where(solvent[..., None], omega, torch.zeros_like(omega))
     u_bar = prices * prices_bar - (rich[..., None] * weights[..., 1:] * per_price).sum(1)
     H = torch.diag_embed(supply * prices) + (rich[..., None, None] * A[..., 1:, 1:]).sum(1)
@@ -132,8 +132,7 @@ def _with_torch(
     factor, _ = torch.linalg.cholesky_ex(H)
     price_multiplier = torch.cholesky_solve((u_bar - first)[..., None], factor)[..., 0]
 
-    q = omega.clone()
-    q[..., 1:] += rich[..., None] * price_multiplier[:, None]
+    q = omega + pad(rich[..., None] * price_multiplier[:, None], (1, 0))
     a = torch.einsum("ebij,ebj->ebi", A, q)
     marginal = q - torch.einsum("ebij,ebj->ebi", hessian, a)
     # beta from any free position: there the marginal is beta itself.
@@ -187,7 +186,7 @@ def _response(hessian: Tensor, free: Tensor) -> Tensor:
     kkt[..., n, n] = (~free.any(-1)).to(hessian.dtype)
     right = hessian.new_zeros((n + 1, n))
     right[:n] = eye
-    A = torch.linalg.solve(kkt, right)[..., :n, :]
+    A = torch.linalg.solve(kkt, right.expand(*kkt.shape[:-1], n))[..., :n, :]
     return torch.where(both, A, torch.zeros_like(A))
 
 

@@ -656,6 +656,11 @@ def _is_optimal(k, n, r, weights, problem, book):
         below, above = _slopes(k, i, problem)
         scale = max(scale, terms + abs(below), terms + abs(above))
         state = book.state[k, i]
+        if problem.costly and state & 1 and problem.lower[k, i] < problem.reference[k, i] < problem.upper[k, i]:
+            # On the side of the reference whose cost it is taken to pay.
+            beyond = weights[k, i] - problem.reference[k, i]
+            if (beyond if state == BELOW else -beyond) > _BUDGET * (1.0 + abs(problem.reference[k, i])):
+                return False
         if state != AT_UPPER:
             gain = max(gain, marginal - (below if state <= BELOW else above))
         if state != AT_LOWER:

@@ -38,7 +38,7 @@ def test_markets_are_those_of_the_vector_environment(env_id: str, n_learners: in
         period = markets.step(torch.from_numpy(action).reshape(4, n_learners, -1))
         expected = face.advance(action)
         observation = expected.observation
-        assert np.array_equal(period.reward.numpy().ravel(), expected.reward)
+        np.testing.assert_allclose(period.reward.numpy().ravel(), expected.reward, rtol=0.0, atol=1e-12)
         assert np.array_equal(period.ended.numpy().ravel(), expected.terminated | expected.truncated)
         assert bool(period.truncated.all()) == (month % 9 == 8)
         markets.restart()
@@ -57,7 +57,7 @@ def test_newcomers_see_themselves_and_the_others_see_the_ruined() -> None:
         period = markets.step(torch.from_numpy(action).reshape(4, 3, -1))
         expected = face.advance(action)
         observation, ruins = expected.observation, ruins + int(expected.terminated.sum())
-        assert np.array_equal(period.reward.numpy().ravel(), expected.reward)
+        np.testing.assert_allclose(period.reward.numpy().ravel(), expected.reward, rtol=0.0, atol=1e-12)
         markets.restart()
     assert ruins > 0, "nobody was ruined: the test shows nothing"
 

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.markets import random_markets
 from hmgym.clearing import ClearingError, clear_market, set_num_threads
-from tests.problems import Problem, closed_form_problems, random_markets
+from tests.problems import Problem, closed_form_problems
 
 BACKENDS = ("kernel", "torch")
 

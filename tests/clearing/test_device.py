@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.markets import random_markets
 from hmgym.clearing import clear_market
 from hmgym.market import Action, Market, MarketConfig
-from tests.problems import random_markets
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
+from benchmarks.markets import random_markets
 from hmgym.clearing import ClearingError, clear_market
 from tests.clearing.test_clear_market import BACKENDS
 from tests.clearing.test_gradients import functional, interior_margin
-from tests.problems import random_markets
 
 SMOOTHINGS = pytest.mark.parametrize("smoothing", [0.0, 1e-3])
 
