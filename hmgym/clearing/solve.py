@@ -110,7 +110,10 @@ def _solve_with_kernel(
 
 def _retry(solved: Solved, problem: Problem, rejected: list[int], method: Callable[[Problem], Solved]) -> None:
     """Solve the markets that have not cleared, but the rejected ones, by another method."""
-    failed = ~as_array(solved.converged)
+    converged = as_array(solved.converged)
+    if converged.all():
+        return
+    failed = ~converged
     failed[rejected] = False
     rows = np.flatnonzero(failed)
     if rows.size:

@@ -1,7 +1,7 @@
 """Markets that a policy is trained through: episodes of the environments' markets with the graph kept.
 
 The same maps, shocks and transition as the environments, in tensors: with the same seeds and actions the rewards are
-those of the vector environment, number for number.
+those of the vector environment, to rounding.
 """
 
 from __future__ import annotations
