@@ -247,7 +247,8 @@ def _log_price_equilibrium(inputs: list[Any], _: int) -> Any:
     risk = risk + ridge[..., None, None] * np.eye(supply.shape[1])
     beliefs = np.log(np.maximum(expected, 1e-3 * value[:, None]))
     tensors = (torch.from_numpy(x) for x in (beliefs, risk, wealth, cash_short, cash_long, supply))
-    prices = clear(Problem.of(*tensors, last_prices=torch.from_numpy(value))).prices.numpy()
+    start = clear(Problem.of(*tensors, last_prices=torch.from_numpy(value)), backend="kernel")
+    prices = start.prices.numpy()  # a start only: the torch path would cost more than it is worth
     return np.where(prices > 0, prices, value)
 
 
