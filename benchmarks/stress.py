@@ -68,7 +68,7 @@ def portfolio_errors(markets: dict[str, torch.Tensor], solution: ClearingSolutio
         "bounds": np.maximum(np.maximum(lower - w, w - upper), 0.0).max(-1),
         "optimality": gain / (terms + cost).max(-1),
     }
-    wrong = np.any([(error > WRONG).any(-1) for error in errors.values()], axis=0)
+    wrong = np.any([~(error <= WRONG).all(-1) for error in errors.values()], axis=0)  # NaN is wrong too
     return {name: float(error.max(initial=0.0)) for name, error in errors.items()} | {"wrong": int(wrong.sum())}
 
 

@@ -699,7 +699,10 @@ def _verify(n, floor, market, problem, book, prices, weights):
         for k in range(market.wealth.shape[0]):
             if market.wealth[k] > 0.0:
                 holdings += market.wealth[k] * weights[k, i + 1] / prices[i]
-        residual = max(residual, abs(holdings) / market.supply[i])
+        error = abs(holdings) / market.supply[i]
+        if not error < np.inf:
+            return False, error
+        residual = max(residual, error)
     if not residual <= max(1e-9, min(floor, _LARGEST_FLOOR)):
         return False, residual
     for k in range(market.wealth.shape[0]):

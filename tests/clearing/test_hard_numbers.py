@@ -50,6 +50,8 @@ def test_the_check_of_the_stress_sees_wrong_portfolios() -> None:
     solution.weights[0, 0, 0] += 1e-6
     solution.weights[1, 0] = torch.tensor([0.25, 0.25, 0.25, 0.25])
     assert portfolio_errors(markets, solution)["wrong"] == 2
+    solution.prices[2, 1] = torch.nan
+    assert portfolio_errors(markets, solution)["wrong"] == 3
 
 
 def test_a_position_at_a_large_limit_stands_at_it_on_both_paths() -> None:
