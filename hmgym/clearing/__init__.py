@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hmgym.clearing.clearing import clear, clear_market
 from hmgym.clearing.equilibrium import EquilibriumSolution, find_equilibrium_prices
+from hmgym.clearing.memory import PortfolioMemory
 from hmgym.clearing.portfolio import optimize_portfolio
 from hmgym.clearing.problem import Problem
 from hmgym.clearing.solution import ClearingError, ClearingSolution
@@ -13,6 +14,7 @@ __all__ = [
     "ClearingError",
     "ClearingSolution",
     "EquilibriumSolution",
+    "PortfolioMemory",
     "Problem",
     "clear",
     "clear_market",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hmgym.clearing.differentiable import differentiable_solve
 from hmgym.clearing.inputs import market_inputs
+from hmgym.clearing.memory import PortfolioMemory
 from hmgym.clearing.problem import Problem
 from hmgym.clearing.solution import ClearingError, ClearingSolution
 from hmgym.clearing.solve import Options, solve
@@ -99,13 +100,19 @@ def clear_market(
 
 
 def clear(
-    problem: Problem, *, smoothing: float = 0.0, backend: str = "auto", rejected: Sequence[int] = ()
+    problem: Problem,
+    *,
+    smoothing: float = 0.0,
+    backend: str = "auto",
+    rejected: Sequence[int] = (),
+    memory: PortfolioMemory | None = None,
 ) -> ClearingSolution:
     """``clear_market`` for a problem known to be good: float64 tensors of full shape on one device. Never raises.
 
-    Markets listed in ``rejected`` are passed over and marked as not converged.
+    Markets listed in ``rejected`` are passed over and marked as not converged. A ``memory`` that belongs to these
+    markets saves time from one clearing to the next; without it, or with smoothing or off the CPU, nothing is kept.
     """
-    options = Options(float(smoothing), backend, tuple(rejected))
+    options = Options(float(smoothing), backend, tuple(rejected), memory)
     tracked = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in problem.inputs)
     if tracked or torch._C._are_functorch_transforms_active():
         solved = differentiable_solve(problem, options)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hmgym.clearing import kernels, smooth_kernels
+from hmgym.clearing import kernels, lane_kernels, smooth_kernels
 from hmgym.clearing.batched import clear_batched
+from hmgym.clearing.memory import PortfolioMemory
 from hmgym.clearing.problem import Problem, per_position
 from hmgym.clearing.threads import as_array, over_markets
 
@@ -37,34 +40,27 @@ class Options:
     smoothing: float = 0.0
     backend: str = "auto"
     rejected: tuple[int, ...] = ()  # markets that are passed over
+    memory: PortfolioMemory | None = None
 
 
 def solve(problem: Problem, options: Options) -> Solved:
     """Clear every market but the ``rejected`` ones.
 
-    With ``backend="auto"`` a market that the kernel gives up is tried again by the kernel from the investors' mean
-    belief, and then by the torch path, from there and from where the first try started: it shares no code with the
-    kernel.
+    With ``backend="auto"`` a market that the kernels give up is tried again by them from the investors' mean belief,
+    and then by the torch path, from there and from where the first try started: it shares no code with them.
     """
     smoothing, backend, rejected = options.smoothing, options.backend, list(options.rejected)
     if backend == "torch" or problem.beliefs.device.type != "cpu":
         return _solve_with_torch(problem, smoothing, rejected)
-    cold = problem if problem.start is None else problem.replace(start=None)
-    solved = _solve_with_kernel(problem, smoothing, rejected)
+    solved = _solve_with_kernel(problem, smoothing, rejected, options.memory)
     if backend == "kernel" or bool(solved.converged.all()):
         return solved
+    cold = problem if problem.start is None else problem.replace(start=None)
     attempts = [(_solve_with_torch, cold)]
     if problem.start is not None:
         attempts = [(_solve_with_kernel, cold), (_solve_with_torch, cold), (_solve_with_torch, problem)]
-    failed = ~solved.converged
-    failed[rejected] = False
-    for method, start in attempts:
-        rows = torch.nonzero(failed)[:, 0]
-        if not len(rows):
-            break
-        for values, again in zip(solved, method(start.rows(rows), smoothing, []), strict=True):
-            values[rows] = again
-        failed[rows] = ~solved.converged[rows]
+    for method, again in attempts:
+        _retry(solved, again, rejected, partial(method, smoothing=smoothing, rejected=[]))
     return solved
 
 
@@ -86,21 +82,51 @@ def kernel_arrays(problem: Problem) -> tuple[object, ...]:
     )
 
 
-def _solve_with_kernel(problem: Problem, smoothing: float, rejected: list[int]) -> Solved:
+def _solve_with_kernel(
+    problem: Problem, smoothing: float, rejected: list[int], memory: PortfolioMemory | None = None
+) -> Solved:
+    """By the compiled kernels: without smoothing by the fast one, and by the careful one what that gives up."""
+    if smoothing > 0.0:
+        return _run(smooth_kernels.clear_markets, problem, rejected, before=(smoothing,), with_state=False)
+    E, B, N = problem.beliefs.shape
+    numbers = np.empty((0, lane_kernels.memory_size(B, N))) if memory is None else memory.rows(E, B, N)
+    solved = _run(lane_kernels.clear_markets, problem, rejected, after=(numbers,))
+    _retry(solved, problem, rejected, partial(_run, kernels.clear_markets, rejected=[]))
+    return solved
+
+
+def _retry(solved: Solved, problem: Problem, rejected: list[int], method: Callable[[Problem], Solved]) -> None:
+    """Solve the markets that have not cleared, but the rejected ones, by another method."""
+    failed = ~solved.converged.numpy()
+    failed[rejected] = False
+    rows = torch.from_numpy(np.flatnonzero(failed))
+    if len(rows):
+        for values, again in zip(solved, method(problem.rows(rows)), strict=True):
+            values[rows] = again
+
+
+def _run(
+    kernel: Callable[..., None],
+    problem: Problem,
+    rejected: list[int],
+    *,
+    before: tuple[object, ...] = (),
+    after: tuple[object, ...] = (),
+    with_state: bool = True,
+) -> Solved:
+    """Call a kernel that takes the arrays of a problem between others, and fills those of a solution."""
     E, B, N = problem.beliefs.shape
     start = _mean_belief(problem) if problem.start is None else problem.start
     prices, weights = np.empty((E, N)), np.empty((E, B, N + 1))
     residual, iterations, status = np.empty(E), np.zeros(E, np.int64), np.zeros(E, np.int64)
     status[rejected] = kernels.REJECTED
     state = np.full((E, B, N + 1), kernels.BELOW, np.int8)  # smoothed positions are all free
-    arrays = (*kernel_arrays(problem), as_array(start), prices, weights)
-    if smoothing > 0.0:
-        over_markets(smooth_kernels.clear_markets, E, B, smoothing, *arrays, residual, iterations, status)
-    else:
-        over_markets(kernels.clear_markets, E, B, *arrays, state, residual, iterations, status)
+    inputs = (*before, *kernel_arrays(problem), as_array(start), *after)
+    outputs = (prices, weights, *((state,) if with_state else ()), residual, iterations, status)
+    over_markets(kernel, E, B, *inputs, *outputs)
     holdings = np.maximum(as_array(problem.wealth), 0.0)[..., None] * weights[..., 1:] / prices[:, None]
-    arrays_out = (prices, weights, holdings, residual, iterations, status == kernels.CLEARED, state)
-    return Solved(*(torch.from_numpy(x) for x in arrays_out))
+    arrays = (prices, weights, holdings, residual, iterations, status == kernels.CLEARED, state)
+    return Solved(*(torch.from_numpy(x) for x in arrays))
 
 
 def _solve_with_torch(problem: Problem, smoothing: float, rejected: list[int]) -> Solved:
