@@ -97,7 +97,10 @@ def _solve_with_kernel(
 
 def _retry(solved: Solved, problem: Problem, rejected: list[int], method: Callable[[Problem], Solved]) -> None:
     """Solve the markets that have not cleared, but the rejected ones, by another method."""
-    failed = ~solved.converged.numpy()
+    converged = solved.converged.numpy()
+    if converged.all():
+        return
+    failed = ~converged
     failed[rejected] = False
     rows = torch.from_numpy(np.flatnonzero(failed))
     if len(rows):
