@@ -69,7 +69,7 @@ class _Clearing(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, options: Options, *tensors: Tensor | None) -> Any:
         stacked, n_markets = _stacked(info.batch_size, in_dims[1:], tensors)
         rejected = tuple(part * n_markets + e for part in range(info.batch_size) for e in options.rejected)
-        solved = _Clearing.apply(dataclasses.replace(options, rejected=rejected), *stacked)  # type: ignore[no-untyped-call]
+        solved = _Clearing.apply(dataclasses.replace(options, rejected=rejected, memory=None), *stacked)  # type: ignore[no-untyped-call]
         return _unstacked(info.batch_size, solved)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.markets import random_markets
 from hmgym.clearing import PortfolioMemory, Problem, clear, set_num_threads
 from hmgym.clearing.clearing import ClearingSolution
-from tests.problems import random_markets
 
 SIZES = [(20, 3), (3, 1), (13, 6)]
 
