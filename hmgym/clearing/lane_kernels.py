@@ -388,13 +388,15 @@ def _refine(g, n, market, book):
 def _are_optimal(g, n, problem, market, book):
     """Whether group g's weights satisfy budgets and first-order conditions, from weights and states alone.
 
-    Moving money from any position that can shrink to any that can grow must not pay.
+    Moving money from any position that can shrink to any that can grow must not pay, and a free position must be on
+    the side of its reference whose cost it is taken to pay.
     """
     missing = spread(1.0)
     gross = spread(1.0)
     scale = spread(0.0)
     gain = spread(-np.inf)
     loss = spread(np.inf)
+    strays = gross < 0.0
     _returns(g, n, market)
     for i in range(n):
         weight = load(book.weight[g, i])
@@ -409,12 +411,14 @@ def _are_optimal(g, n, problem, market, book):
                 terms += absolute(term)
         below, above = load(problem.below[g, i]), load(problem.above[g, i])
         state = load(book.state[g, i])
+        beyond = most(load(book.low[g, i]) - weight, weight - load(book.high[g, i]))
+        strays |= (load(book.free[g, i]) > 0.5) & (beyond > _BUDGET * (1.0 + absolute(weight)))
         scale = most(scale, terms + most(absolute(below), absolute(above)))
         grown = marginal - where(state <= BELOW, below, above)
         shrunk = marginal - where(state >= ABOVE, above, below)
         gain = where(state != AT_UPPER, most(gain, grown), gain)
         loss = where(state != AT_LOWER, least(loss, shrunk), loss)
-    good = (absolute(missing) <= _BUDGET * gross) & (gain - loss <= _OPTIMAL * scale)
+    good = (absolute(missing) <= _BUDGET * gross) & (gain - loss <= _OPTIMAL * scale) & ~strays
     return not some(~good & (load(market.wealth[g]) > 0.0))
 
 
