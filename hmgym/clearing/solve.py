@@ -79,7 +79,8 @@ def _arrays_with_torch(problem: Problem, smoothing: float, rejected: list[int]) 
 
 def _mean_belief(problem: Problem) -> Any:
     rich = np.maximum(as_array(problem.wealth), 0.0)
-    return np.exp((rich[..., None] * as_array(problem.beliefs)).sum(1) / rich.sum(1, keepdims=True))
+    with np.errstate(all="ignore"):  # a market without wealth, or rejected, starts from NaN and is not cleared
+        return np.exp((rich[..., None] * as_array(problem.beliefs)).sum(1) / rich.sum(1, keepdims=True))
 
 
 def kernel_arrays(problem: Problem) -> tuple[object, ...]:

@@ -151,6 +151,7 @@ class Market:
         make = getattr(self.mechanism, "memory", None)
         return None if make is None else make()
 
+    @np.errstate(divide="ignore", invalid="ignore", over="ignore")  # a market that does not clear is NaN, and marked
     def transition(
         self, state: MarketState, action: Action | None, shocks: Shocks, *, errors: str = "raise", memory: Any = None
     ) -> tuple[MarketState, Outcome]:

@@ -216,7 +216,7 @@ BAD = [
     ("risk", lambda x: -x, r"`risk` must be positive definite, got least eigenvalue -"),
     ("risk", lambda x: x + torch.tensor([[0, 1, 0], [0, 0, 0], [0, 0, 0]]), r"`risk` must be symmetric"),
     ("wealth", lambda x: x > 0, r"`wealth` must hold real numbers, got dtype torch.bool"),
-    ("supply", lambda x: x.numpy() + 1j, r"`supply` must hold real numbers, got complex"),
+    ("supply", lambda x: x.numpy() + 1j, r"`supply` must hold real numbers, got dtype complex128"),
     ("supply", lambda x: "many", r"`supply` must be an array of numbers, got str"),
 ]
 
