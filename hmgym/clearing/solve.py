@@ -87,13 +87,10 @@ def kernel_arrays(problem: Problem) -> tuple[object, ...]:
     """What both kernels take for a problem: limits of every position, and whether there are costs."""
     reference, cost = problem.reference_weights, problem.trading_cost
     n = problem.supply.shape[-1] + 1
-    limits = (per_position(x, n) for x in (problem.short_leverage, problem.long_leverage))
-    return (
-        *(as_array(x) for x in (problem.beliefs, problem.risk, problem.wealth, *limits)),
-        *(as_array(x) for x in (problem.supply, problem.orders)),
-        cost is not None,
-        *(_NONE if x is None else as_array(x) for x in (reference, cost)),
-    )
+    short, long = per_position(problem.short_leverage, n), per_position(problem.long_leverage, n)
+    always = (problem.beliefs, problem.risk, problem.wealth, short, long, problem.supply, problem.orders)
+    costs = () if reference is None or cost is None else (as_array(reference), as_array(cost))
+    return (*map(as_array, always), bool(costs), *(costs or (_NONE, _NONE)))
 
 
 def _solve_with_kernel(

@@ -6,6 +6,7 @@ of many. Nothing here knows about episodes, horizons or autoreset.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -150,7 +151,7 @@ class MarketBatch(Simulator):
             ValueError: the reward of a market that is not frozen and cleared is not finite.
         """
         previous = self._current
-        with torch.inference_mode():
+        with self._without_gradients():
             shocks = self._shocks.next(generators, frozen)
             market_action = self._market_action(action, previous, acting)
             state, outcome = self._runs.transition(previous, market_action, shocks, errors="mark", memory=self._memory)
@@ -158,7 +159,7 @@ class MarketBatch(Simulator):
         everywhere = bool(cleared.all())
         if not everywhere:
             stuck = self._index(np.flatnonzero(~cleared))
-            with torch.inference_mode():
+            with self._without_gradients():
                 state = state.with_rows(stuck, previous.select(stuck))
         reward, ruined = self.reward(previous, outcome, state), np.array(to_numpy(outcome.ruined))
         idle = frozen
@@ -288,6 +289,9 @@ class MarketBatch(Simulator):
             return action
         market = self._runs if namespace(state.prices) is Numpy else self.market
         return _chosen(acting, action, market.own_action(state))
+
+    def _without_gradients(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._runs.arrays == "numpy" else torch.inference_mode()
 
     def _index(self, rows: npt.NDArray[np.int64]) -> Any:
         """Rows as the states of this batch are indexed."""

@@ -59,6 +59,7 @@ class Market:
         self.mechanism: PriceMechanism = registered("price_mechanism", config.price_mechanism, MECHANISMS)(config)
         self.scenario: Scenario = registered("scenario", config.scenario, SCENARIOS)(config, self.fundamentals)
         self._initial_layout, self._period_layout = self.scenario.layouts
+        self._shock_shapes: dict[int, dict[str, tuple[int, ...]]] = {}  # by the last number of markets
         self._least_long = 1.0 / (config.n_assets + 1)
         self._variance_decay = 1.0 / config.volatility_memory_months
 
@@ -299,9 +300,11 @@ class Market:
         self._check_state(state)
         if not isinstance(shocks, Shocks):
             raise ValueError(f"`shocks` must be Shocks, got {type(shocks).__name__}")
-        n_markets = state.prices.shape[0]
-        drawn = {name: tuple(tensor.shape) for name, tensor in shocks.tensors.items()}
-        expected = {name: (n_markets, *shape) for name, shape in self._period_layout.shapes.items()}
+        n_markets, drawn = state.prices.shape[0], {name: tuple(x.shape) for name, x in shocks.tensors.items()}
+        if n_markets not in self._shock_shapes:
+            shapes = self._period_layout.shapes
+            self._shock_shapes = {n_markets: {name: (n_markets, *shape) for name, shape in shapes.items()}}
+        expected = self._shock_shapes[n_markets]
         if drawn != expected:
             name = next(name for name in {**expected, **drawn} if drawn.get(name) != expected.get(name))
             raise ValueError(
@@ -322,10 +325,8 @@ class Market:
         if tensor.shape != shape:
             raise ValueError(f"`{name}` must have shape {shape}, got {tuple(tensor.shape)}")
         values = to_numpy(tensor)
-        if not values.size:
-            return tensor
-        least, most = float(values.min()), float(values.max())
-        if not low <= least or not most < 1e3:  # also true of NaN
+        if not ((values >= low) & (values < 1e3)).all():  # NaN is neither
+            least, most = float(values.min()), float(values.max())
             bound = f"1/(N+1) = {low:g}" if name == "long_leverage" else f"{low:g}"
             got = f"{least:g}" if least == most else f"values from {least:g} to {most:g}"
             raise ValueError(f"`{name}` must be >= {bound} and < 1000, got {got}")
