@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from hmgym.market.state import MarketState
 
 
+_MEMORABLE = 12  # assets from which on starting from last month's portfolios is faster than starting from none
+
+
 class PriceMechanism(Protocol):
     """A pure function of state, demand and shocks; gradients flow from every float input to prices and holdings.
 
@@ -35,7 +38,7 @@ class PriceMechanism(Protocol):
         """Prices and holdings. Never raises for a market without a price: its row is NaN and not converged.
 
         A mechanism that saves time by what it remembers of the same markets has a method ``memory()``, which makes an
-        empty memory with a method ``forget(rows)``, and takes one here as a fourth argument. It is a cache: results may
+        empty memory with a method ``forget(rows)``, or None, and takes one here as a fourth argument. It is a cache: results may
         depend on it in rounding only.
         """
 
@@ -51,11 +54,11 @@ class Clearing:
     numpy_ready: ClassVar[bool] = True
 
     def __init__(self, config: MarketConfig) -> None:
-        self._cost, self._smoothing = config.trading_cost, config.smoothing
+        self._n_assets, self._cost, self._smoothing = config.n_assets, config.trading_cost, config.smoothing
 
-    def memory(self) -> PortfolioMemory:
-        """Last month's portfolios, near which this month's are."""
-        return PortfolioMemory()
+    def memory(self) -> PortfolioMemory | None:
+        """Last month's portfolios, near which this month's are; None for the few assets where that saves no time."""
+        return PortfolioMemory() if self._n_assets >= _MEMORABLE else None
 
     def __call__(
         self, state: MarketState, demand: Demand, shocks: Shocks | None, memory: PortfolioMemory | None = None
