@@ -38,8 +38,8 @@ class PriceMechanism(Protocol):
         """Prices and holdings. Never raises for a market without a price: its row is NaN and not converged.
 
         A mechanism that saves time by what it remembers of the same markets has a method ``memory()``, which makes an
-        empty memory with a method ``forget(rows)``, or None, and takes one here as a fourth argument. It is a cache: results may
-        depend on it in rounding only.
+        empty memory with a method ``forget(rows)``, or None, and takes one here as a fourth argument. It is a cache:
+        results may depend on it in rounding only.
         """
 
 
