@@ -195,11 +195,14 @@ def is_uniform(limit: Any, batch: tuple[int, ...]) -> bool:
 
 
 def _read(name: str, value: Any) -> Tensor:
-    return as_float64(name, value).to("cpu")
+    x = as_float64(name, value)
+    return x if x.device.type == "cpu" else x.to("cpu")
 
 
 def _fit(name: str, x: Tensor, shape: tuple[int, ...], also: tuple[int, ...] | None = None) -> Tensor:
     """``x`` expanded to ``shape``."""
+    if x.shape == shape:
+        return x
     if x.ndim <= len(shape) and all(k in (1, m) for k, m in zip(reversed(x.shape), reversed(shape), strict=False)):
         return x.expand(shape)
     allowed = " or ".join(str(s) for s in sorted({shape, also} - {None}, key=lambda s: len(s or ())))
