@@ -138,7 +138,7 @@ def find_equilibrium_prices(
     if initial_approximation is not None:
         start = read_per_market("initial_approximation", initial_approximation, batch, N).detach().expand(E, N)
         per_market["initial_approximation"] = start.numpy()
-    problems, reasons = examine(problems, per_market, is_uniform(long_leverage, batch))
+    problems, _, reasons = examine(problems, per_market, is_uniform(long_leverage, batch))
     _require_buyers(problems, reasons)
     solution, status = _solve(problems, S, start, sorted(reasons))
     if not bool(solution.converged.all()):

@@ -58,30 +58,29 @@ def optimize_portfolio(
     )
     E, B, N = problems.expected.shape
     p = read_per_market("prices", prices, batch, N).expand(E, N)
-    uniform = is_uniform(long_leverage, batch)
-    problems, reasons = examine(problems, {"prices": p.detach().numpy()}, uniform)
+    per_market = {"prices": p.detach().numpy()}
+    problems, values, reasons = examine(problems, per_market, is_uniform(long_leverage, batch))
     if reasons:
         market, reason = next(iter(reasons.items()))
         raise ValueError(reason if len(batch) < 2 else f"market {market}: {reason}")
-    problems = problems.merged()
-    p = p[:, None].expand(E, B, N).reshape(E * B, N)
+    p = p[:, None].expand(E, B, N)
     tensors = (*problems.tensors(), p)
+    values.append(as_array(p))
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
-        best: Tensor = _Portfolio.apply(problems.both_sides, *tensors)  # type: ignore[no-untyped-call]
+        best: Tensor = _Portfolio.apply(problems.both_sides, values, *tensors)  # type: ignore[no-untyped-call]
     else:
-        best = _solve(problems.both_sides, *tensors)[0]
+        best = _solve(problems.both_sides, values)[0]
     return best.reshape(*batch, N).to(device)
 
 
-def _solve(both_sides: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Holdings (K, N), and what the adjoint needs: weights, states, rows."""
-    *inputs, p = arrays(both_sides, *tensors)
-    inputs = [x if isinstance(x, bool) else x[0] for x in inputs]
-    K, N = p.shape
+def _solve(both_sides: bool, values: list[Any]) -> tuple[Tensor, ...]:
+    """Holdings (K, N) of K = EB portfolios, and what the adjoint needs: weights, states, rows."""
+    inputs = _as_rows(arrays(both_sides, *values))
+    K, N = inputs[1].shape
     best, weights = np.empty((K, N)), np.empty((K, N))
-    state, row, status = np.zeros((K, N), np.int8), np.zeros(K, np.int8), np.zeros(K, np.int64)
-    over_markets(kernels.optimize_portfolios, K, 1, *inputs, p, best, weights, state, row, status)
-    lost = np.flatnonzero((status != 0) | ~np.isfinite(best).all(1))
+    state, row, status = np.empty((K, N), np.int8), np.empty(K, np.int8), np.empty(K, np.int64)
+    over_markets(kernels.optimize_portfolios, K, 1, *inputs, best, weights, state, row, status)
+    lost = np.flatnonzero(status)
     if lost.size:
         raise ValueError(
             f"{lost.size} portfolios could not be optimised in double precision, the first is number {lost[0]}: "
@@ -90,18 +89,23 @@ def _solve(both_sides: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(torch.from_numpy(x) for x in (best, weights, state, row))
 
 
-def arrays(both_sides: bool, *tensors: Tensor) -> list[Any]:
+def arrays(both_sides: bool, *tensors: Tensor | np.ndarray[Any, Any]) -> list[Any]:
     """Tensors of ``Portfolios`` and what follows them as contiguous arrays, in the order of the kernels' arguments."""
     flat = [as_array(x) for x in tensors]
     return [*flat[:3], both_sides, *flat[3:]]
 
 
+def _as_rows(inputs: list[Any]) -> list[Any]:
+    """Arrays (E, B, ...) as (EB, ...): to a portfolio its market does not matter."""
+    return [x if isinstance(x, bool) else x.reshape(-1, *x.shape[2:]) for x in inputs]
+
+
 class _Portfolio(torch.autograd.Function):
-    """``_solve`` with its adjoint."""
+    """``_solve`` with its adjoint. ``values`` are the arrays of the tensors, made already."""
 
     @staticmethod
-    def forward(ctx: Any, both_sides: bool, *tensors: Tensor) -> Tensor:
-        best, weights, state, row = _solve(both_sides, *tensors)
+    def forward(ctx: Any, both_sides: bool, values: list[Any], *tensors: Tensor) -> Tensor:
+        best, weights, state, row = _solve(both_sides, values)
         ctx.both_sides = both_sides
         ctx.save_for_backward(*tensors, weights, state, row)
         return best
@@ -110,14 +114,14 @@ class _Portfolio(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, best_bar: Tensor) -> Any:
         *tensors, weights, state, row = ctx.saved_tensors
-        *inputs, p = arrays(ctx.both_sides, *tensors)
-        inputs = [x if isinstance(x, bool) else x[0] for x in inputs]
+        inputs = _as_rows(arrays(ctx.both_sides, *tensors))
         bars, log_price_bar = cotangents(tensors[:9])
         over_markets(
-            kernels.pull_back_portfolios, p.shape[0], 1, *inputs, p, weights.numpy(), state.numpy(), row.numpy(),
-            np.ascontiguousarray(best_bar.numpy()), *(x[0] for x in kernel_order(bars, log_price_bar)),
+            kernels.pull_back_portfolios, weights.shape[0], 1, *inputs, weights.numpy(), state.numpy(), row.numpy(),
+            np.ascontiguousarray(best_bar.numpy()), *_as_rows(kernel_order(bars, log_price_bar)),
         )  # fmt: skip
-        return (None, *(torch.from_numpy(x) for x in bars), torch.from_numpy(log_price_bar[0] / p))
+        prices_bar = log_price_bar / tensors[9].numpy()
+        return (None, None, *(torch.from_numpy(x) for x in (*bars, prices_bar)))
 
 
 def cotangents(tensors: Any) -> tuple[list[Any], Any]:

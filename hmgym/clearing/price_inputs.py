@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hmgym.clearing import price_kernels as kernels
 from hmgym.clearing.inputs import SYMMETRY, as_float64
-from hmgym.clearing.threads import over_markets
+from hmgym.clearing.threads import as_array, over_markets
 
 _INDEFINITE = 1e-9  # a negative eigenvalue up to this share of the largest one is rounding
 
@@ -34,17 +34,6 @@ class Portfolios:
     def tensors(self) -> tuple[Tensor, ...]:
         """The tensors, in the order of the fields."""
         return tuple(getattr(self, field.name) for field in fields(self) if field.name != "both_sides")
-
-    def merged(self) -> Portfolios:
-        """All portfolios in one row: E = 1."""
-        return replace(
-            self,
-            **{
-                field.name: getattr(self, field.name).flatten(0, 1)[None]
-                for field in fields(self)
-                if field.name != "both_sides"
-            },
-        )
 
 
 def read_portfolios(
@@ -119,49 +108,35 @@ def read_per_market(name: str, value: Any, batch: tuple[int, ...], N: int) -> Te
 
 def examine(
     problems: Portfolios, per_market: dict[str, np.ndarray[Any, Any]], uniform_limits: bool
-) -> tuple[Portfolios, dict[int, str]]:
-    """The problems with symmetric covariances, and the markets whose values are not admissible, each with what was
-    expected and what came."""
+) -> tuple[Portfolios, list[np.ndarray[Any, Any]], dict[int, str]]:
+    """The problems with symmetric covariances; the arrays of their tensors; and the markets whose values are not
+    admissible, each with what was expected and what came.
+
+    One compiled pass tells whether anything may be wrong, and only then is what it is looked for.
+    """
+    arrays = [as_array(x) for x in problems.tensors()]
+    covariance = arrays[0]
+    found = np.empty(covariance.shape[:2], np.int64)
+    rows = [x.reshape(-1, *x.shape[2:]) for x in (*arrays[:7], arrays[8])]
+    over_markets(kernels.examine_portfolios, found.size, 1, *rows, SYMMETRY, found.reshape(-1))
+    kinds = int(np.bitwise_or.reduce(found, None))
     reasons: dict[int, str] = {}
-
-    def require(good: np.ndarray[Any, Any], name: str, expected: str, shown: np.ndarray[Any, Any]) -> None:
-        if good.all():
-            return
-        for e in range(good.shape[0]):
-            if not good[e].all():
-                where = tuple(int(k) for k in np.argwhere(~good[e])[0])
-                reasons.setdefault(e, f"`{name}` must be {expected}, got {shown[e][where]:.6g} at {list(where)}")
-
-    covariance, expected, commission, held, wealth, short, long, _, cash_long = (
-        x.detach().numpy() for x in problems.tensors()
-    )
-    N = expected.shape[-1]
-    for name, x in (("Sigma", covariance), ("expected_returns", expected), ("holdings", held)):
-        require(np.isfinite(x), name, "finite", x)
-    for name, x in (("budget", wealth), ("commission", commission), ("short_leverage", short)):
-        require((x >= 0) & (x < np.inf), name, "finite and >= 0", x)
-    for name, x in per_market.items():
-        require((x > 0) & (x < np.inf), name, "finite and > 0", x)
-    require((long >= 0) & (long < np.inf), "long_leverage", "finite and >= 0", long)
-    room = long.sum(-1) + cash_long
-    if uniform_limits:
-        least = 1.0 / (N + 1)
-        require(~(room < 1.0 - 1e-12), "long_leverage", f">= 1/(N+1) = {least:.6g}", cash_long)
-    else:
-        require(~(room < 1.0 - 1e-12), "long_leverage", "such that the limits, cash's included, sum to >= 1", room)
-    found = np.zeros(covariance.shape[:-2], np.int64)
-    matrices = np.ascontiguousarray(covariance).reshape(-1, N, N)
-    over_markets(kernels.examine_covariances, len(matrices), 1, matrices, found.reshape(-1))
-    if (found & kernels.ASYMMETRIC).any():
+    if kinds & (kernels.DOUBTFUL | kernels.INDEFINITE) or not all(_is_positive(x).all() for x in per_market.values()):
+        _require_values(arrays, per_market, uniform_limits, reasons)
+    if kinds & kernels.SKEWED:
         largest = np.abs(covariance).max((-2, -1))
         asymmetry = np.abs(covariance - covariance.swapaxes(-1, -2)).max((-2, -1))
-        require(
-            ~(asymmetry > SYMMETRY * largest), "Sigma", f"symmetric to {SYMMETRY:g} of its largest entry", asymmetry
-        )
-        problems = replace(problems, covariance=0.5 * (problems.covariance + problems.covariance.mT))
-    doubtful = (found & kernels.INDEFINITE) != 0
-    if doubtful.any():
+        expected = f"symmetric to {SYMMETRY:g} of its largest entry"
+        _require(~(asymmetry > SYMMETRY * largest), "Sigma", expected, asymmetry, reasons)
+    if kinds & kernels.ASYMMETRIC:
+        arrays[0] = np.empty_like(covariance)
+        over_markets(kernels.symmetrize_covariances, found.size, 1, rows[0], arrays[0].reshape(rows[0].shape))
+        given = problems.covariance
+        symmetric = 0.5 * (given + given.mT) if given.requires_grad else torch.from_numpy(arrays[0])
+        problems = replace(problems, covariance=symmetric)
+    if kinds & kernels.INDEFINITE:
         # What has no factor may still be singular.
+        doubtful = (found & kernels.INDEFINITE) != 0
         suspects = np.where(np.isfinite(covariance[doubtful]), covariance[doubtful], 0.0)
         eigenvalues = np.linalg.eigvalsh(0.5 * (suspects + suspects.swapaxes(-1, -2)))
         least_eigenvalue = np.zeros(found.shape)
@@ -169,8 +144,49 @@ def examine(
         size = np.zeros(found.shape)
         size[doubtful] = np.abs(eigenvalues).max(-1)
         good = least_eigenvalue >= -_INDEFINITE * size
-        require(good, "Sigma", "positive semidefinite, its eigenvalues", least_eigenvalue)
-    return problems, reasons
+        _require(good, "Sigma", "positive semidefinite, its eigenvalues", least_eigenvalue, reasons)
+    return problems, arrays, reasons
+
+
+def _require_values(
+    arrays: list[np.ndarray[Any, Any]],
+    per_market: dict[str, np.ndarray[Any, Any]],
+    uniform_limits: bool,
+    reasons: dict[int, str],
+) -> None:
+    """Add the markets with numbers that are not admissible, one by one, to ``reasons``."""
+    covariance, expected, commission, held, wealth, short, long, _, cash_long = arrays
+    for name, x in (("Sigma", covariance), ("expected_returns", expected), ("holdings", held)):
+        _require(np.isfinite(x), name, "finite", x, reasons)
+    for name, x in (("budget", wealth), ("commission", commission), ("short_leverage", short)):
+        _require((x >= 0) & (x < np.inf), name, "finite and >= 0", x, reasons)
+    for name, x in per_market.items():
+        _require(_is_positive(x), name, "finite and > 0", x, reasons)
+    _require((long >= 0) & (long < np.inf), "long_leverage", "finite and >= 0", long, reasons)
+    room = long.sum(-1) + cash_long
+    enough = ~(room < 1.0 - 1e-12)
+    if uniform_limits:
+        least = 1.0 / (expected.shape[-1] + 1)
+        _require(enough, "long_leverage", f">= 1/(N+1) = {least:.6g}", cash_long, reasons)
+    else:
+        _require(enough, "long_leverage", "such that the limits, cash's included, sum to >= 1", room, reasons)
+
+
+def _is_positive(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    good: np.ndarray[Any, Any] = (x > 0) & (x < np.inf)
+    return good
+
+
+def _require(
+    good: np.ndarray[Any, Any], name: str, expected: str, shown: np.ndarray[Any, Any], reasons: dict[int, str]
+) -> None:
+    """Add to ``reasons`` the markets in which not all is good, and which have no reason yet."""
+    if good.all():
+        return
+    for e in range(good.shape[0]):
+        if not good[e].all():
+            where = tuple(int(k) for k in np.argwhere(~good[e])[0])
+            reasons.setdefault(e, f"`{name}` must be {expected}, got {shown[e][where]:.6g} at {list(where)}")
 
 
 def is_uniform(limit: Any, batch: tuple[int, ...]) -> bool:
@@ -179,11 +195,14 @@ def is_uniform(limit: Any, batch: tuple[int, ...]) -> bool:
 
 
 def _read(name: str, value: Any) -> Tensor:
-    return as_float64(name, value).to("cpu")
+    x = as_float64(name, value)
+    return x if x.device.type == "cpu" else x.to("cpu")
 
 
 def _fit(name: str, x: Tensor, shape: tuple[int, ...], also: tuple[int, ...] | None = None) -> Tensor:
     """``x`` expanded to ``shape``."""
+    if x.shape == shape:
+        return x
     if x.ndim <= len(shape) and all(k in (1, m) for k, m in zip(reversed(x.shape), reversed(shape), strict=False)):
         return x.expand(shape)
     allowed = " or ".join(str(s) for s in sorted({shape, also} - {None}, key=lambda s: len(s or ())))

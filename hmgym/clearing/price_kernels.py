@@ -37,8 +37,8 @@ HELD = 6  # a position that stays where it is because the covariance does not te
 # Outcome of one market or portfolio.
 FOUND, LOST, WORTHLESS, SKIPPED = 0, 1, 2, 3
 
-# What `examine_covariances` finds.
-SOUND, ASYMMETRIC, INDEFINITE = 0, 1, 2
+# What `examine_portfolios` finds, in any combination.
+SOUND, ASYMMETRIC, SKEWED, INDEFINITE, DOUBTFUL = 0, 1, 2, 4, 8
 
 _GUESSES = 3  # rounds of guessing all binding limits at once, before they are met one at a time
 _SEARCH = 40  # rounds for the multiplier of the budget row in such a guess
@@ -1390,9 +1390,6 @@ def optimize_portfolios(first, last, covariance, expected, commission, both_side
         covariance, expected, commission, held, wealth, short, long, cash_short, cash_long, both_sides, mean
     )
     for b in range(first, last):
-        if status[b] == SKIPPED:
-            holdings[b] = np.nan
-            continue
         status[b] = FOUND
         if not wealth[b] > 0.0:
             holdings[b] = 0.0
@@ -1409,31 +1406,53 @@ def optimize_portfolios(first, last, covariance, expected, commission, both_side
         row[b], _, _, _, _, solved = _optimize(b, n, 0.0, prices[b], investors, weights[b], state[b], 0, n > 0, desk)
         for i in range(n):
             holdings[b, i] = wealth[b] * weights[b, i] / prices[b, i]
+            solved = solved and abs(holdings[b, i]) < np.inf
         if not solved:
             status[b] = LOST
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def examine_covariances(first, last, covariance, found):
-    """Write to found (K,) what may be wrong with the covariances (K, N, N) ``first`` to ``last - 1``: ASYMMETRIC in
-    any digit, or INDEFINITE if the symmetric part has no Cholesky factor (a singular or non-finite one may have none).
+def examine_portfolios(first, last, covariance, expected, commission, held, wealth, short, long, cash_long, symmetry,
+                       found):  # fmt: skip
+    """Write to found (K,) what may be wrong with problems ``first`` to ``last - 1``, all in one pass: covariances
+    ASYMMETRIC in any digit, SKEWED by more than ``symmetry`` of their largest entry, or INDEFINITE if the symmetric
+    part has no Cholesky factor (a singular one may have none, a non-finite one has none); DOUBTFUL if another number is
+    not admissible, or the limits leave hardly any portfolio.
+
+    covariance (K, N, N); expected, commission, held, short, long (K, N); wealth, cash_long (K,).
     """
     n = covariance.shape[-1]
     R = np.zeros((n, n))
     for k in range(first, last):
         found[k] = SOUND
+        good = 0.0 <= wealth[k] < np.inf
+        room = cash_long[k]
+        for i in range(n):
+            good &= abs(expected[k, i]) < np.inf and abs(held[k, i]) < np.inf
+            good &= 0.0 <= commission[k, i] < np.inf and 0.0 <= short[k, i] < np.inf and 0.0 <= long[k, i] < np.inf
+            room += long[k, i]
+        if not (good and room >= 1.0):
+            found[k] |= DOUBTFUL
         matrix = covariance[k]
         for i in range(n):
             for j in range(n):
                 R[i, j] = matrix[i, j]
+        symmetric = True
         for i in range(n):
             for j in range(i):
-                if R[i, j] != R[j, i]:
-                    found[k] = ASYMMETRIC
-        if found[k] == ASYMMETRIC:
+                symmetric &= R[i, j] == R[j, i]
+        if not symmetric:
+            found[k] |= ASYMMETRIC
+            largest = 0.0
+            asymmetry = 0.0
             for i in range(n):
+                largest = max(largest, abs(R[i, i]))
                 for j in range(i):
+                    largest = max(largest, abs(R[i, j]), abs(R[j, i]))
+                    asymmetry = max(asymmetry, abs(R[i, j] - R[j, i]))
                     R[j, i] = 0.5 * (R[i, j] + R[j, i])
+            if asymmetry > symmetry * largest:
+                found[k] |= SKEWED
         for c in range(n):
             for a in range(c):
                 factor = R[a, c]
@@ -1445,6 +1464,16 @@ def examine_covariances(first, last, covariance, found):
             inverse = 1.0 / math.sqrt(R[c, c])
             for j in range(n - c):
                 R[c, c + j] *= inverse
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def symmetrize_covariances(first, last, covariance, symmetric):
+    """Write the symmetric parts of covariances (K, N, N) ``first`` to ``last - 1``."""
+    n = covariance.shape[-1]
+    for k in range(first, last):
+        for i in range(n):
+            for j in range(n):
+                symmetric[k, i, j] = 0.5 * (covariance[k, i, j] + covariance[k, j, i])
 
 
 # Cotangents of one portfolio's inputs: covariance (B, N, N), expected, commission, held, short, long, log_price (B, N),

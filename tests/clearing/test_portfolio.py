@@ -311,6 +311,22 @@ def test_values_do_not_depend_on_gradients_and_batches_sum_them() -> None:
     torch.testing.assert_close(total, parts[0] + parts[1])
 
 
+def test_covariances_symmetric_but_for_rounding_are_averaged() -> None:
+    rounded = np.array(SIGMA, dtype=np.float64)
+    rounded[0, 1] *= 1.0 + 1e-9
+    given = rounded.copy()
+    mean = optimize_portfolio(**{**EXAMPLE, "Sigma": 0.5 * (rounded + rounded.T)})
+    plain = optimize_portfolio(**{**EXAMPLE, "Sigma": rounded})
+    leaf = torch.tensor(rounded, requires_grad=True)
+    graph = optimize_portfolio(**{**EXAMPLE, "Sigma": leaf})
+    torch.testing.assert_close(plain, mean, rtol=0.0, atol=0.0)
+    torch.testing.assert_close(graph.detach(), mean, rtol=0.0, atol=0.0)
+    np.testing.assert_array_equal(rounded, given)  # the caller's array is left alone
+    (gradient,) = torch.autograd.grad(graph.sum(), leaf)
+    assert gradient.abs().max() > 0.0
+    torch.testing.assert_close(gradient, gradient.mT)
+
+
 def test_no_budget_holds_nothing() -> None:
     assert optimize_portfolio(**{**EXAMPLE, "budget": 0.0}).tolist() == [0.0, 0.0, 0.0]
 
