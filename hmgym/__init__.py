@@ -53,4 +53,9 @@ __getattr__ = lazy_names(
     rooms=("clearing", "data", "investors", "market", "simulation"),
 )
 
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 register_environments()

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hmgym.arrays import to_numpy
 from hmgym.checks import integer
 from hmgym.market import Market, MarketConfig
-from hmgym.market.registry import SCENARIOS, registered
+from hmgym.market.registry import SCENARIOS, numpy_ready, registered
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -182,7 +183,8 @@ def simulate(
         raise ValueError(f"`parameters` of {scenario} must be some of {sorted(known)}, got {unknown}")
     config = config_type(scenario=scenario, **({"n_learners": 0} | parameters))
     generators = [np.random.default_rng(seed + row) for row in range(markets)]
-    return run(Market(config), generators, months=months, progress=progress)
+    market = Market(config, arrays="numpy" if numpy_ready(config) else "torch")
+    return run(market, generators, months=months, progress=progress)
 
 
 def run(
@@ -204,9 +206,9 @@ def run(
                 state, outcome = market.transition(
                     state, None, market.draw_shocks(generators), errors=errors, memory=memory
                 )
-                residual.append(outcome.residual.numpy())
-                converged.append(outcome.converged.numpy())
-            rows.append({name: getattr(state, name).numpy() for name in names} | _numpy(state.accounts))
+                residual.append(to_numpy(outcome.residual))
+                converged.append(to_numpy(outcome.converged))
+            rows.append({name: to_numpy(getattr(state, name)) for name in names} | _numpy(state.accounts))
     series = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     accounts = {name: series.pop(name) for name in state.accounts}
     return SimulationResult(
@@ -215,7 +217,7 @@ def run(
 
 
 def _numpy(tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[Any]]:
-    return {name: tensor.numpy() for name, tensor in tensors.items()}
+    return {name: to_numpy(tensor) for name, tensor in tensors.items()}
 
 
 def _counted(count: int, progress: bool) -> Iterator[int]:

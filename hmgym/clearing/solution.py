@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -57,6 +58,10 @@ class ClearingError(ValueError):
         super().__init__(f"{len(markets)} of {n_markets} markets not cleared. " + "; ".join(shown))
         self.markets = dict(markets)
         self.solution = solution
+        self._n_markets = n_markets
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.markets, self.solution, self._n_markets)
 
 
 def active_limits(weights: Tensor, short_leverage: Tensor, long_leverage: Tensor) -> Tensor:

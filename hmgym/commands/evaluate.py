@@ -75,8 +75,20 @@ def main(argv: Sequence[str]) -> int:
     torch.set_num_threads(1)
     with refusals(PROG):
         check_at_least(arguments, episodes=2, screening_episodes=0, seed=0)
-        subject = find_subject(arguments)
-        make_markets(subject.env_id, 1, **subject.env_kwargs).close()  # refuses what the environment refuses
+        if arguments.out is not None and not (arguments.out.parent.is_dir() or not arguments.out.parent.exists()):
+            raise ValueError(f"`out` must lie in a folder, got {arguments.out}")
+        report = evaluate_subject(arguments)
+    say(comparison_table(report))
+    if arguments.out is not None:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        write_report(report, arguments.out)
+    return 0
+
+
+def evaluate_subject(arguments: Arguments) -> dict[str, Any]:
+    """The report of what is asked for, baselines beside it."""
+    subject = find_subject(arguments)
+    make_markets(subject.env_id, 1, **subject.env_kwargs).close()  # refuses what the environment refuses
     choice = None
     if arguments.screening_episodes:
         choice = choose_with_bar(
@@ -98,11 +110,7 @@ def main(argv: Sequence[str]) -> int:
     )  # fmt: skip
     for of_training in ("seconds", "frames_per_second", "curve"):
         del report[of_training]
-    say(comparison_table(report))
-    if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        write_report(report, arguments.out)
-    return 0
+    return report
 
 
 def find_subject(arguments: Arguments) -> Subject:

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import tyro
 
+from hmgym.analysis.figures import save
 from hmgym.commands.console import check_at_least, named_values, parse, refusals, say
 from hmgym.simulation import simulate
 
@@ -42,15 +43,23 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(Arguments, argv, prog=PROG, description=__doc__)
     with refusals(PROG):
         check_at_least(arguments, months=1, markets=1, seed=0)
+        parameters = named_values(arguments.parameters)
+        options = sorted({"scenario", "months", "seed", "markets", "progress"} & set(parameters))
+        if options:
+            raise ValueError(
+                f"`parameters` must be those of the scenario, got {options}, which are options of their own"
+            )
+        out = arguments.out or Path("runs") / f"{arguments.scenario}-{arguments.seed}"
+        if out.exists() and not out.is_dir():
+            raise ValueError(f"`out` must be a folder, got the file {out}")
         result = simulate(
             arguments.scenario, months=arguments.months, seed=arguments.seed, markets=arguments.markets,
-            progress=sys.stderr.isatty(), **named_values(arguments.parameters),
+            progress=sys.stderr.isatty(), **parameters,
         )  # fmt: skip
         frame, figure, summary = result.to_frame(), result.plot(), str(result)
-    out = arguments.out or Path("runs") / f"{arguments.scenario}-{arguments.seed}"
     out.mkdir(parents=True, exist_ok=True)
     frame.to_csv(out / "series.csv")
     (out / "summary.txt").write_text(summary + "\n", encoding="utf-8")
-    figure.savefig(out / "panels.png", dpi=120)
+    save(figure, out / "panels.png")
     say(f"{summary}\n\nwrote {out}/series.csv, summary.txt and panels.png")
     return 0

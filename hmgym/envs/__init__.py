@@ -76,3 +76,7 @@ __getattr__ = lazy_names(
         "hmgym.envs.parallel": ("BatchParallelEnv", "ParallelMarketEnv", "parallel_env"),
     },
 )
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

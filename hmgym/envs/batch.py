@@ -192,7 +192,7 @@ class MarketBatch(Simulator):
 
     def closing_measures(self) -> dict[str, FloatArray]:
         """What a last trade did to its own mark, see `terminal_mark_gain`."""
-        return {"terminal_mark_gain": self.terminal_mark_gain()}
+        return {"terminal_mark_gain": self.terminal_mark_gain()} if self.market.marks_by_clearing else {}
 
     def terminal_mark_gain(self) -> FloatArray:
         """What each learner's mark gained from its own trade of the last step, (E, L), in log unit value.
@@ -310,9 +310,11 @@ def _chosen(chosen: Flags, action: Action, otherwise: Action) -> Action:
     for part in fields(Action):
         value = getattr(action, part.name)
         if value is not None:
-            xp = namespace(value)
+            xp, own = namespace(value), getattr(otherwise, part.name)
+            if own.ndim > value.ndim:  # one limit a position
+                value = xp.spread(value, own.shape[-1])
             mask: Any = chosen.reshape(*chosen.shape, *[1] * (value.ndim - 2))
             if xp is not Numpy:
                 mask = torch.from_numpy(mask).to(value.device)
-            parts[part.name] = xp.where(mask, value, getattr(otherwise, part.name))
+            parts[part.name] = xp.where(mask, value, own)
     return Action(**parts)

@@ -208,6 +208,7 @@ class DifferentiableMarkets:
             self._state = fresh
         else:
             self._state = self.state.with_rows(torch.from_numpy(rows).to(self.market.device), fresh)
+        self._before = None
         self._shocks.restart(rows, self.num_markets)
         self._elapsed[rows] = 0
         self._finished[:] = False
@@ -240,6 +241,7 @@ class DifferentiableMarkets:
         self._elapsed = stored["elapsed"].numpy().copy()
         self._finished = stored["finished"].numpy().copy()
         self._shocks.load_state_dict(stored["shocks"])
+        self._before = None
         for generator, position in zip(self._generators, stored["generators"], strict=True):
             generator.bit_generator.state = position
         self.smoothing = stored["smoothing"]

@@ -142,7 +142,9 @@ class ObservationMap(ObservationBox):
         own_wealth = xp.maximum(wealth[:, :n], floor)
         own_weights = holdings[:, :n] * prices / own_wealth
         twice_short = _of_others(xp, abs(holdings) - holdings, n)
-        gross = supply - holdings[:, :n] + twice_short  # the others hold in sum what the learner does not hold
+        gross = (
+            (supply - array(state.dealer_holdings)[:, None]) - holdings[:, :n] + twice_short
+        )  # the others hold in sum what the learner does not hold
         parts = (
             cash[:, :n] / own_wealth,
             own_weights,

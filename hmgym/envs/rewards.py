@@ -52,7 +52,7 @@ class ExcessReturn(LogUnitValue):
 
     def __call__(self, previous: MarketState, outcome: Outcome, state: MarketState) -> npt.NDArray[np.float64]:
         """The learner's log return over that of all shares."""
-        supply = to_numpy(previous.holdings).sum(1)
+        supply = to_numpy(previous.supply)
         after, before = ((supply * to_numpy(one.prices)).sum(-1) for one in (state, previous))
         growth: npt.NDArray[np.float64] = super().__call__(previous, outcome, state) - np.log(after / before)[:, None]
         return growth

@@ -71,7 +71,8 @@ class ShockStream:
     def load_state_dict(self, stored: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         self._position = stored["position"].numpy().copy()
-        self._ahead = Shocks(stored["ahead"]) if stored["ahead"] else None
+        place = self._market.place
+        self._ahead = Shocks({name: place(x) for name, x in stored["ahead"].items()}) if stored["ahead"] else None
         self._served_views = True
 
     def _refill(self, rows: npt.NDArray[np.int64], generators: Sequence[np.random.Generator]) -> None:

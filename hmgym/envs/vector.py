@@ -200,7 +200,11 @@ class BatchVectorEnv(BatchFace, VectorEnv[Observations, npt.NDArray[np.float32],
             frozen = waiting.copy()
             if actions.shape == self.action_space.shape:
                 actions[frozen] = 0.0  # ignored, so it need not be finite
-        values = self._batch.action_map.check(actions, self.num_envs).reshape(*self._shape, -1)
+        if actions.shape == self.action_space.shape and self._shape[1] > 1:
+            actions = actions.reshape(*self._shape, -1)
+            values = self._batch.action_map.check(actions, *self._shape)
+        else:
+            values = self._batch.action_map.check(actions, self.num_envs).reshape(*self._shape, -1)
         if frozen is not None and frozen.all():
             result = StepResult(np.zeros(self._shape), np.zeros(self._shape, np.bool_))
         else:

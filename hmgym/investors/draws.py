@@ -38,6 +38,14 @@ class Layout:
     """uniforms of mean 0 and variance 1"""
     uniforms: Shapes = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        names = [*self.normals, *self.innovations, *self.uniforms]
+        taken = {name for name in names if names.count(name) > 1} | {*names} & {"tensors", "map", "period"}
+        if taken:
+            raise ValueError(
+                f"`Layout` must name every draw once, and none tensors, map or period, got {sorted(taken)}"
+            )
+
     def __add__(self, other: Layout) -> Layout:
         """Both layouts; within each kind of draw this one's fields come first."""
         return Layout(

@@ -50,7 +50,7 @@ class LearnerTraits:
 
 @dataclass(frozen=True, kw_only=True)
 class PopulationConfig:
-    """Cohorts and the ranges their traits are drawn from, uniformly; beliefs are in log return a month."""
+    """Groups and the ranges their traits are drawn from, uniformly; beliefs are in log return a month."""
 
     fundamentalists: float = 0.5
     """share of the background seats"""
@@ -104,7 +104,7 @@ class PopulationConfig:
         if not isinstance(self.learner, LearnerTraits):
             raise ValueError(f"`learner` must be LearnerTraits, got {self.learner!r}")
 
-    def cohort_sizes(self, n_background: int) -> tuple[int, int, int]:
+    def group_sizes(self, n_background: int) -> tuple[int, int, int]:
         """Seats of fundamentalists, trend followers and sentiment traders among `n_background`."""
         fundamentalists = round(self.fundamentalists * n_background)
         trend_followers = min(round(self.trend_followers * n_background), n_background - fundamentalists)
@@ -139,7 +139,7 @@ class Population:
     """The seats of one kind of market, as constants on a device, and what is drawn for them: a `Cohort`.
 
     Args:
-        config: cohorts and ranges.
+        config: groups and ranges.
         n_investors: B, learners included.
         n_learners: L, the first seats.
         learner_share: target share of all wealth of each learner.
@@ -165,8 +165,8 @@ class Population:
         self.seats, self.n_learners = n_investors, n_learners
         self._learners_share, self._others_share, self._growth = learner_share, others_share, growth
         n_background = n_investors - n_learners
-        self.cohort_sizes = config.cohort_sizes(n_background)
-        fundamentalists, trend_followers, _ = self.cohort_sizes
+        self.group_sizes = config.group_sizes(n_background)
+        fundamentalists, trend_followers, _ = self.group_sizes
         first_trend, first_sentiment = n_learners + fundamentalists, n_learners + fundamentalists + trend_followers
         learner = config.learner
 
@@ -222,7 +222,7 @@ class Population:
     def target_shares(self, draws: Draws, n_markets: int) -> Tensor:
         """Target shares of all wealth (E, B): fixed for learners, Pareto (cut at 1 %) for the rest.
 
-        A cohort's target is its share of the background seats, whoever is rich in it: were the rich all among those
+        A group's target is its share of the background seats, whoever is rich in it: were the rich all among those
         that ignore value, nobody would have the money to pull prices back to it.
         """
         xp = namespace(draws.wealth)
@@ -231,9 +231,9 @@ class Population:
         pieces = [xp.full_like(pareto[:, : self.n_learners], self._learners_share)]
         rest = 1.0 - self._learners_share * self.n_learners - self._others_share
         first, n_background = self.n_learners, self.seats - self.n_learners
-        for size in self.cohort_sizes:
-            cohort = pareto[:, first : first + size]
-            pieces.append(rest * size / n_background * (cohort / cohort.sum(-1)[..., None]))
+        for size in self.group_sizes:
+            group = pareto[:, first : first + size]
+            pieces.append(rest * size / n_background * (group / group.sum(-1)[..., None]))
             first += size
         shares: Tensor = xp.concatenate(pieces, 1)
         return shares

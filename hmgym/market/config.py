@@ -171,6 +171,8 @@ class MarketConfig:
                 raise ValueError(
                     f"`cohorts` must hold parameters of cohorts (`hmgym.investors.cohort.CohortConfig`), got {cohort!r}"
                 )
+            integer(f"cohorts: seats of {cohort.name}", cohort.seats, 1)
+            _check(f"cohorts: wealth_share of {cohort.name}", cohort.wealth_share, 0.0, 1.0)
         object.__setattr__(self, "cohorts", cohorts)
         seats = sum(cohort.seats for cohort in cohorts)
         if seats and self.n_investors < self.n_learners + 2 + seats:

@@ -11,18 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmgym.arrays import namespace, to_numpy
+from hmgym.arrays import namespace, placed, to_numpy
 from hmgym.checks import integer, shown
 from hmgym.clearing import ClearingError
 from hmgym.market.config import MarketConfig
 from hmgym.market.demand import Demand, Trade
 from hmgym.market.fundamentals import Fundamentals
 from hmgym.market.inference import NewsPosterior
-from hmgym.market.mechanisms import PriceMechanism
+from hmgym.market.mechanisms import Clearing, PriceMechanism
 from hmgym.market.registry import MECHANISMS, SCENARIOS, numpy_ready, registered
 from hmgym.market.scenario import Scenario
 from hmgym.market.shocks import InitialShocks, Shocks, as_generators, draw
 from hmgym.market.state import Action, MarketState, Outcome
+
+_LARGEST_GAP = 1e-6  # of the supply, between what all hold and what there is
 
 
 class Market:
@@ -54,6 +56,8 @@ class Market:
             raise ValueError('`arrays` must be "torch": a part of this market takes tensors only, got "numpy"')
         self.arrays = arrays
         self.device = torch.device(device)
+        if arrays == "numpy" and self.device.type != "cpu":
+            raise ValueError(f'`device` must be "cpu" with `arrays="numpy"`, got {str(device)!r}')
         self._placement = None if arrays == "numpy" else self.device
         self.fundamentals = Fundamentals(config, self._placement)
         self.mechanism: PriceMechanism = registered("price_mechanism", config.price_mechanism, MECHANISMS)(config)
@@ -67,6 +71,15 @@ class Market:
     def news_posterior(self) -> NewsPosterior:
         """What can be known of next month's news; in tensors."""
         return NewsPosterior(self.config, Fundamentals(self.config, self.device))
+
+    def place(self, tensor: Tensor) -> Any:
+        """The tensor as this market's states and shocks are: on its device, or an array."""
+        return placed(tensor, self._placement)
+
+    @property
+    def marks_by_clearing(self) -> bool:
+        """Whether there is a `terminal_mark_gain`: it is what a clearing without the learner's trade would mark."""
+        return isinstance(self.mechanism, Clearing)
 
     # Shocks
 
@@ -98,6 +111,7 @@ class Market:
         """E markets at the start."""
         if not isinstance(shocks, InitialShocks):
             raise ValueError(f"`shocks` must be InitialShocks, got {type(shocks).__name__}")
+        self._check_kind("shocks", shocks.news)
         state = self.scenario.initial(shocks)
         extra = {name: namespace(state.prices).zeros_like(state.prices[:, 0]) for name in self.mechanism.accounts}
         return replace(state, accounts={**state.accounts, **extra}) if extra else state
@@ -138,6 +152,9 @@ class Market:
         Raises:
             ValueError: `uniforms` are others.
         """
+        self._check_state(state)
+        if self.arrays == "numpy":
+            raise ValueError('`arrays` must be "torch" to imagine months, got "numpy"')
         news, row, left = self.news_posterior.draw(state.signal, state.regime, uniforms)
         return replace(state, next_news=news, block_row=row, block_left=left)
 
@@ -200,8 +217,15 @@ class Market:
         and p° the price at which the market clears when that learner keeps its shares (posted as a money order, which
         always clears where a fixed number of shares need not: the others may be short). Once this is taken off its
         last reward, a policy that trades only to move its own mark gains nothing.
+
+        Raises:
+            ValueError: the price does not come from a clearing (`marks_by_clearing`).
         """
         self._check_sizes(state, shocks)
+        if not self.marks_by_clearing:
+            raise ValueError(
+                f'`price_mechanism` must be "clearing" for a terminal mark gain, got {self.config.price_mechanism!r}'
+            )
         state, promised = self.scenario.open(state, shocks)
         demand = self._demand(state, promised, action)
         trade = self.mechanism(state, demand, shocks)
@@ -238,9 +262,11 @@ class Market:
         for name, low in (("short_leverage", 0.0), ("long_leverage", self._least_long)):
             given, own = getattr(action, name), getattr(demand, name)
             if given is not None:
-                limit = self._checked(name, given, shape, low)
-                if own.ndim > 2:  # one limit a position
-                    limit = xp.spread(limit, own.shape[-1])
+                each = getattr(given, "ndim", 2) == 3  # one limit a position
+                limit = self._checked(name, given, (*shape, self.config.n_assets + 1) if each else shape, low)
+                if own.ndim != limit.ndim:
+                    wide = self.config.n_assets + 1
+                    limit, own = (x if x.ndim == 3 else xp.spread(x, wide) for x in (limit, own))
                 changes[name] = xp.concatenate([limit, own[:, n:]], 1)
         if action.beliefs is not None:
             expected = self._checked("beliefs", action.beliefs, (*shape, self.config.n_assets), -1e3)
@@ -253,6 +279,8 @@ class Market:
     def _close(
         self, state: MarketState, promised: Any, demand: Demand, trade: Trade, shocks: Shocks
     ) -> tuple[MarketState, Outcome]:
+        if trade.dealer_holdings is not None:
+            self._check_shares(state, trade)
         settled = self.scenario.settle(state, promised, trade)
         log_return = namespace(trade.prices).log(trade.prices) - demand.log_price
         new = MarketState(
@@ -283,23 +311,35 @@ class Market:
         )
         return new, outcome
 
+    def _check_shares(self, state: MarketState, trade: Trade) -> None:
+        """A mechanism with holdings of its own must leave no share unaccounted for."""
+        assert trade.dealer_holdings is not None
+        missing = to_numpy((trade.holdings.sum(1) + trade.dealer_holdings) / state.supply - 1.0)
+        if (abs(missing) > _LARGEST_GAP).any():
+            raise ValueError(
+                f"`price_mechanism` {self.config.price_mechanism!r} must hold the shares that investors do not, "
+                f"got {float(np.nanmax(abs(missing))):.3g} of the supply unaccounted for"
+            )
+
     def _check_state(self, state: MarketState) -> None:
         if not isinstance(state, MarketState):
             raise ValueError(f"`state` must be a MarketState, got {type(state).__name__}")
-        if isinstance(state.prices, np.ndarray) != (self.arrays == "numpy"):
-            raise ValueError(
-                f'`state` must be of a market with `arrays="{self.arrays}"`, got {type(state.prices).__name__}'
-            )
+        self._check_kind("state", state.prices)
         sizes = (state.prices.shape[0], self.config.n_investors, self.config.n_assets)
         if tuple(state.holdings.shape) != sizes:
             raise ValueError(
                 f"`state` must be of (markets, investors, assets) = {sizes}, got {tuple(state.holdings.shape)}"
             )
 
+    def _check_kind(self, name: str, of: Any) -> None:
+        if isinstance(of, np.ndarray) != (self.arrays == "numpy"):
+            raise ValueError(f'`{name}` must be of a market with `arrays="{self.arrays}"`, got {type(of).__name__}')
+
     def _check_sizes(self, state: MarketState, shocks: Shocks) -> None:
         self._check_state(state)
         if not isinstance(shocks, Shocks):
             raise ValueError(f"`shocks` must be Shocks, got {type(shocks).__name__}")
+        self._check_kind("shocks", shocks.news)
         n_markets, drawn = state.prices.shape[0], {name: tuple(x.shape) for name, x in shocks.tensors.items()}
         if n_markets not in self._shock_shapes:
             shapes = self._period_layout.shapes

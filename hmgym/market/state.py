@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from hmgym.arrays import Torch, namespace, to_torch
+from hmgym.arrays import Torch, is_array, namespace, to_torch
 from hmgym.clearing import ClearingSolution
 from hmgym.clearing.solution import active_limits
 from hmgym.market.demand import Trade
@@ -89,7 +89,7 @@ class MarketState:
 
     def detach(self) -> MarketState:
         """The same state outside any graph."""
-        return map_tensors(lambda tensor: tensor.detach(), self)
+        return map_tensors(lambda leaf: leaf if is_array(leaf) else leaf.detach(), self)
 
     def clone(self) -> MarketState:
         """A copy that shares no memory, fit for gradients also where this state was made in inference mode."""

@@ -45,20 +45,24 @@ def exogenous_names(tree: Any) -> tuple[str, ...]:
 
 
 def _parts(tree: Any) -> list[tuple[str, Any]]:
+    if tree is None:
+        return []
     if dataclasses.is_dataclass(tree):
         return [(item.name, getattr(tree, item.name)) for item in dataclasses.fields(tree)]
     if isinstance(tree, dict):
         return list(tree.items())
     if isinstance(tree, tuple):
         return [(str(index), part) for index, part in enumerate(tree)]
-    raise TypeError(f"a state must consist of tensors, dataclasses, tuples and dicts, got {type(tree).__name__}")
+    raise ValueError(f"a state must consist of tensors, dataclasses, tuples and dicts, got {type(tree).__name__}")
 
 
 def _rebuilt(like: Tree, parts: list[Any]) -> Tree:
     if isinstance(like, dict):
         return type(like)(zip(like, parts, strict=True))
+    if like is None:
+        return like
     if isinstance(like, tuple):
-        return type(like)(parts)
+        return type(like)._make(parts) if hasattr(like, "_make") else type(like)(parts)
     names = (item.name for item in dataclasses.fields(like))  # type: ignore[arg-type]
     return type(like)(**dict(zip(names, parts, strict=True)))
 

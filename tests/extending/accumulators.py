@@ -63,4 +63,4 @@ class Accumulators:
         return memory
 
     def _mood(self, draws: Draws) -> Mood:
-        return Mood(buys=torch.where(draws.mood < self.config.patience, 1.0, -1.0))
+        return Mood(buys=2.0 * (draws.mood < self.config.patience).double() - 1.0)

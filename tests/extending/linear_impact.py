@@ -33,11 +33,12 @@ class LinearImpact:
             risk, expected, 0.0, 0.0, wealth, demand.short_leverage, demand.long_leverage, torch.ones_like(state.prices)
         )
         wanted = money / state.prices[:, None]
-        trades = wanted - demand.holdings
-        net = trades.sum(1)
+        trades, posted = wanted - demand.holdings, demand.posted
+        net = trades.sum(1) if posted is None else trades.sum(1) + posted.sum(1) / state.prices
         filled = (LARGEST * state.supply / net.abs().clamp(min=1e-9)).clamp(max=1.0)
         prices = state.prices * torch.exp(IMPACT * filled * net / state.supply)
-        holdings = with_posted(demand.holdings + filled[:, None] * trades, demand, prices)
+        rationed = demand._replace(posted=None if posted is None else filled[:, None] * posted)
+        holdings = with_posted(demand.holdings + filled[:, None] * trades, rationed, prices)
         everything = torch.ones_like(prices[:, 0])
         return Trade(
             prices=prices,
@@ -46,5 +47,5 @@ class LinearImpact:
             residual=torch.zeros_like(everything),
             iterations=torch.zeros_like(everything, dtype=torch.int64),
             converged=torch.isfinite(prices).all(-1),
-            dealer_holdings=state.dealer_holdings + state.holdings.sum(1) - holdings.sum(1),
+            dealer_holdings=state.supply - holdings.sum(1),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import gymnasium as gym
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 
 from hmgym.agents import PlannerPolicy, PlanningSettings
 from hmgym.market import COHORTS, MECHANISMS, Action, Market, MarketConfig
+from tests.extending.contrarians import ContrarianConfig, Contrarians
+from tests.extending.linear_impact import LinearImpact
 
 # The lines of the registries.
 LINES = {
@@ -27,6 +30,9 @@ CASES = {
 }
 
 
+RUINS = {"ruins": "both", "ruins with a dealer": "all"}
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     for name, (registry, entry) in LINES.items():
@@ -34,13 +40,13 @@ def registered(monkeypatch):
 
 
 def begin(case: str, n_markets: int = 4):
-    settings = CASES["both"] | {"ruin_fraction": 0.5} if case == "ruins" else CASES[case]
+    settings = CASES[RUINS[case]] | {"ruin_fraction": 0.5} if case in RUINS else CASES[case]
     market = Market(MarketConfig(**settings))
     generators = [np.random.default_rng(seed) for seed in range(n_markets)]
     return market, generators, market.initial(market.draw_initial_shocks(generators))
 
 
-@pytest.mark.parametrize("case", [*CASES, "ruins"])
+@pytest.mark.parametrize("case", [*CASES, *RUINS])
 def test_the_books_balance(case):
     """Cash and shares, dealer included, every month; and a row does not depend on its neighbours."""
     market, generators, state = begin(case)
@@ -56,7 +62,7 @@ def test_the_books_balance(case):
         assert (state.prices > 0.0).all()
         assert outcome.converged.all()
         ruins += int(state.ruined.sum())
-    assert ruins > 0 or case != "ruins"
+    assert ruins > 0 or case not in RUINS
     torch.testing.assert_close(state.prices[2:3], one.prices, rtol=1e-12, atol=0.0)
     assert sorted(state.tensors()) == sorted(one.tensors())
 
@@ -141,3 +147,62 @@ def test_unknown_names():
         MarketConfig(cohorts=("contrarians",), n_investors=6)
     with pytest.raises(ValueError, match="`cohorts` must hold parameters of cohorts"):
         MarketConfig(cohorts=(3,))
+
+
+class Careless(LinearImpact):
+    """Forgets what it holds."""
+
+    def __call__(self, *arguments):
+        trade = super().__call__(*arguments)
+        return trade._replace(dealer_holdings=trade.dealer_holdings * 0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GreedyConfig(ContrarianConfig):
+    """Its cohort wants more than its share."""
+
+    def build(self, setting):
+        cohort = Contrarians(self, setting)
+        cohort.target_shares = lambda draws, n_markets: torch.full((n_markets, 4), 0.2, dtype=torch.float64)
+        return cohort
+
+
+def test_shares_must_add_up(monkeypatch):
+    monkeypatch.setitem(MECHANISMS, "careless", Careless)
+    market = Market(MarketConfig(price_mechanism="careless"))
+    state = market.initial(market.draw_initial_shocks(np.random.default_rng(0), 2))
+    with pytest.raises(ValueError, match="`price_mechanism` 'careless' must hold the shares that investors do not"):
+        market.transition(state, None, market.draw_shocks(np.random.default_rng(0), 2))
+    with pytest.raises(ValueError, match='`price_mechanism` must be "clearing" for a terminal mark gain'):
+        market.terminal_mark_gain(state, None, market.draw_shocks(np.random.default_rng(0), 2))
+    market = Market(MarketConfig(cohorts=(GreedyConfig(),)))
+    with pytest.raises(ValueError, match="`target_shares` must add up to each cohort's `wealth_share`"):
+        market.initial(market.draw_initial_shocks(np.random.default_rng(0), 2))
+
+
+def test_parameters_of_cohorts_are_checked():
+    with pytest.raises(ValueError, match="`cohorts: seats of contrarians` must be an integer >= 1, got 0"):
+        MarketConfig(cohorts=(ContrarianConfig(seats=0),))
+    with pytest.raises(ValueError, match=r"`cohorts: wealth_share of contrarians` must be in \[0, 1\], got -0.2"):
+        MarketConfig(cohorts=(ContrarianConfig(wealth_share=-0.2),))
+
+
+def test_own_limits_of_positions_are_an_action():
+    """A cohort whose limits are one a position widens everybody's; what changes nothing still changes nothing."""
+
+    class Limited(Contrarians):
+        def demand(self, view, memory):
+            rows = super().demand(view, memory)
+            return rows._replace(long_leverage=rows.long_leverage[..., None].expand(*view.wealth.shape, 4))
+
+    class LimitedConfig(ContrarianConfig):
+        def build(self, setting):
+            return Limited(self, setting)
+
+    market = Market(MarketConfig(cohorts=(LimitedConfig(),), n_learners=2))
+    generators = [np.random.default_rng(seed) for seed in range(3)]
+    state = market.initial(market.draw_initial_shocks(generators))
+    shocks = market.draw_shocks(generators)
+    own, _ = market.transition(state, market.own_action(state), shocks)
+    same, _ = market.transition(state, None, shocks)
+    assert torch.equal(own.prices, same.prices)

@@ -18,14 +18,14 @@ def many(n_markets=300, **settings):
 
 def test_cohorts():
     config = PopulationConfig()
-    assert config.cohort_sizes(19) == (10, 6, 3)
-    assert config.cohort_sizes(2) == (1, 1, 0)
-    assert PopulationConfig(fundamentalists=0.0, trend_followers=1.0).cohort_sizes(7) == (0, 7, 0)
+    assert config.group_sizes(19) == (10, 6, 3)
+    assert config.group_sizes(2) == (1, 1, 0)
+    assert PopulationConfig(fundamentalists=0.0, trend_followers=1.0).group_sizes(7) == (0, 7, 0)
 
 
 def test_traits_are_uniform_over_their_ranges():
     market, state = many()
-    traits, (fundamentalists, followers, _) = state.scenario.population.traits, market.scenario.population.cohort_sizes
+    traits, (fundamentalists, followers, _) = state.scenario.population.traits, market.scenario.population.group_sizes
     first, second = 1 + fundamentalists, 1 + fundamentalists + followers
     for values, low, high in (
         (traits.news_weight[:, 1:], 0.7, 1.2),

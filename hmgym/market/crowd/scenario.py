@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from hmgym.arrays import namespace
+from hmgym.arrays import namespace, to_numpy
+from hmgym.checks import shown
 from hmgym.investors import Population
 from hmgym.investors.cohort import Cohort, Optimisers, Orders, Setting, View
 from hmgym.investors.draws import Draws, Layout
@@ -22,6 +23,7 @@ from hmgym.market.settlement import Settlement
 from hmgym.market.shocks import InitialShocks, Shocks, initial_layout, period_layout
 from hmgym.market.state import MarketState
 
+_SHARES_GAP = 1e-9
 ACCOUNTS = ("households", "issuer", "bank", "exchange", "default_fund")
 
 
@@ -91,6 +93,7 @@ class CrowdScenario:
         n_markets = shocks.regime.shape[0]
         share = _joined([c.target_shares(d, n_markets) for c, d in zip(self.cohorts, drawn, strict=True)])
         xp = namespace(shocks.regime)
+        self._check_shares(share)
         mean: float | Tensor
         if config.initial_mispricing is None:
             mean = -self.population.required_discount(config.cash_ratio)
@@ -184,6 +187,22 @@ class CrowdScenario:
                 for cohort, memory, prefix in zip(self.cohorts, own.memories, self._prefixes, strict=True)
             ),
         )
+
+    def _check_shares(self, share: Tensor) -> None:
+        """Target shares of all wealth must be shares of one whole, cohort by cohort."""
+        for cohort, seats in zip(self.cohorts, self._seats, strict=True):
+            own = to_numpy(share[:, seats])
+            if own.shape[1] != cohort.seats or (own < 0.0).any():
+                raise ValueError(
+                    f"`target_shares` of {type(cohort).__name__} must be >= 0, of shape (markets, {cohort.seats}), "
+                    f"got {shown(own.tolist())}"
+                )
+        whole = to_numpy(share).sum(1)
+        if (abs(whole - 1.0) > _SHARES_GAP).any():
+            shares = {other.name: other.wealth_share for other in self.config.cohorts}
+            raise ValueError(
+                f"`target_shares` must add up to each cohort's `wealth_share`, {shares}, got {whole[0]:g} of all wealth"
+            )
 
     def _view(self, state: MarketState, log_price: Tensor, seats: slice) -> View:
         return View(
