@@ -23,13 +23,17 @@ from hmgym.clearing.kernels import ABOVE, AT_REFERENCE, BELOW
 _CONTEXT = Context(prec=60, Emin=-(10**6), Emax=10**6)
 _RATE_FLOOR = Decimal("1e-40")  # a rate below this share of the terms that it sums is rounding
 _ROOT = Decimal("1e-40")  # accuracy of a step length, relative
+_ROOT_STEPS = 150  # Newton's; bisection alone gains this accuracy in as many
 _CLEARED = Decimal("1e-20")  # excess demand over supply: what rounding to float64 leaves is far more
 _STEP_CAP = 2  # largest move of a log price in one step
+_FARTHEST = 100  # from the first log prices to others: there is no equilibrium where they run away
 _SEARCHES = 40  # iterations before the search stops at the first kink (Katzenelson), which cures cycles
 _MAX_ITERATIONS = 400
 _MAX_KINKS = 20  # of a whole search, for every position of the market; 5 have been seen
 
-_ZERO, _ONE, _INFINITE = Decimal(0), Decimal(1), Decimal("inf")
+_ZERO: Any = Decimal(0)
+_ONE: Any = Decimal(1)
+_INFINITE: Any = Decimal("inf")
 _exact: Any = np.frompyfunc(Decimal, 1, 1)
 _exp: Any = np.frompyfunc(Decimal.exp, 1, 1)
 
@@ -114,7 +118,8 @@ class _Book:
     @property
     def weights(self) -> Array:
         """All positions, (B, n)."""
-        return np.where(self.free, self.x, self._standing())
+        weights: Array = np.where(self.free, self.x, self._standing())
+        return weights
 
     def rates(self, k: int, dr: Array) -> Array:
         """Rates of investor k's coordinates when r moves along dr; what is only rounding is exactly zero."""
@@ -125,7 +130,7 @@ class _Book:
         return np.where(abs(rate) > _RATE_FLOOR * (abs(terms).sum(-1) + abs(own)), rate, _ZERO)
 
     def next_kink(self, k: int, rate: Array, left: Decimal) -> tuple[Decimal, int]:
-        """How far investor k goes before one of its positions leaves its interval, and which; ``left`` and -1 if none."""
+        """How far investor k goes before a position leaves its interval, and which; ``left`` and -1 if none does."""
         nearest, position = left, -1
         for i in np.flatnonzero(rate):
             bound = (self.high if rate[i] > 0 else self.low)[self.state[k, i], k, i]
@@ -166,7 +171,7 @@ class _Book:
         both = free[:, :, None] & free[:, None]
         return np.where(both, self.wealth[:, None, None] * self.T[:, 1:, 1:], _ZERO).sum(0)
 
-    def search(self, d: Array, value: Array, orders: Array, first_kink: bool) -> Decimal:
+    def search(self, d: Array, value: Array, orders: Array, first_kink: bool) -> Any:
         """Follow everybody along d to the exact root of the slope of Psi, or to the first kink. Returns how far."""
         everybody = range(len(self.wealth))
         dr = np.concatenate([[_ZERO], -d])
@@ -175,9 +180,8 @@ class _Book:
         kinks = [self.next_kink(k, rate[k], longest) for k in everybody]
         stands_at = [_ZERO for _ in everybody]
 
-        def spends(k: int) -> Decimal:
-            changes: Decimal = (d * np.where(self.free[k], rate[k], _ZERO)[1:]).sum()
-            return self.wealth[k] * changes
+        def spends(k: int) -> Any:
+            return self.wealth[k] * (d * np.where(self.free[k], rate[k], _ZERO)[1:]).sum()
 
         linear = (self.wealth[:, None] * d * self.weights[:, 1:]).sum() + (d * orders).sum()
         linear_rate = sum((spends(k) for k in everybody), _ZERO)
@@ -213,13 +217,13 @@ def _pivot(T: Array, j: int) -> None:
     T[j, j] = inverse
 
 
-def _root(t: Decimal, right: Decimal, linear: Decimal, linear_rate: Decimal, d: Array, value: Array) -> Decimal:
+def _root(t: Decimal, right: Decimal, linear: Decimal, linear_rate: Decimal, d: Array, value: Array) -> Any:
     """Root of the slope of Psi along d between t and ``right``, which is returned if there is none before it.
 
     The part of investors and orders is ``linear`` at t and moves by ``linear_rate``. Newton steps, safeguarded.
     """
     x, left, start = right, t, t
-    while True:
+    for _ in range(_ROOT_STEPS):
         money = d * value * _exp(x * d)
         slope = money.sum() - linear - linear_rate * (x - start)
         if slope < 0:
@@ -234,6 +238,7 @@ def _root(t: Decimal, right: Decimal, linear: Decimal, linear_rate: Decimal, d: 
         if abs(new - x) <= _ROOT * right:
             return new
         x = new
+    return x
 
 
 def _solve(matrix: Array, x: Array) -> Array:
@@ -251,7 +256,10 @@ def _solve(matrix: Array, x: Array) -> Array:
 
 def _find_prices(book: _Book, log_prices: Array, supply: Array, orders: Array) -> tuple[Array, int]:
     """Newton on the slope of Psi, searched exactly. Returns log prices and the iterations."""
+    start = log_prices
     for iteration in range(_MAX_ITERATIONS):
+        if max(abs(log_prices - start)) > _FARTHEST:
+            break
         value = supply * _exp(log_prices)
         excess = (book.wealth[:, None] * book.weights[:, 1:]).sum(0) + orders - value
         if max(abs(excess / value)) <= _CLEARED:
@@ -276,13 +284,13 @@ def clear_markets(
             continue
         status[e] = kernels.NOT_CONVERGED
         rich = wealth[e] > 0.0
-        costs = (reference[e, rich], cost[e, rich]) if costly else (None, None)
+        kink, paid = (reference[e, rich], cost[e, rich]) if costly else (None, None)
         with localcontext(_CONTEXT):
             start = np.array([x.ln() for x in _exact(base[e])])
             try:
                 book = _Book.of(
                     beliefs[e, rich], risk[e, rich], wealth[e, rich], -short_leverage[e, rich], long_leverage[e, rich],
-                    *costs, start,
+                    kink, paid, start,
                 )  # fmt: skip
                 log_prices, iterations[e] = _find_prices(book, start, _exact(supply[e]), _exact(orders[e]))
             except ArithmeticError:  # decimal's own, of which a division by zero is one, and giving up
