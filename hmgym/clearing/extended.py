@@ -109,11 +109,13 @@ class _Book:
             self._follow(k, dr[k])
 
     def _standing(self) -> Array:
-        return np.take_along_axis(self.stand, self.state[None], 0)[0]
+        standing: Array = np.take_along_axis(self.stand, self.state[None], 0)[0]
+        return standing
 
     @property
     def free(self) -> np.ndarray:
-        return self.state % 2 == 1
+        free: np.ndarray = self.state % 2 == 1
+        return free
 
     @property
     def weights(self) -> Array:
