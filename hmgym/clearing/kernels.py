@@ -691,18 +691,23 @@ def _write(n, shared, market, problem, book, prices, weights):
 
 
 @njit(**_INNER)
-def _verify(n, floor, market, problem, book, prices, weights):
+def _verify(n, market, problem, book, prices, weights):
     """Whether the results clear the market, and every investor's portfolio is optimal. Returns (verdict, residual)."""
     residual = 0.0
+    floor = 0.0
     for i in range(n - 1):
         holdings = market.orders[i] / prices[i] - market.supply[i]
+        gross = abs(market.orders[i]) / prices[i] + market.supply[i]
         for k in range(market.wealth.shape[0]):
             if market.wealth[k] > 0.0:
-                holdings += market.wealth[k] * weights[k, i + 1] / prices[i]
+                held = market.wealth[k] * weights[k, i + 1] / prices[i]
+                holdings += held
+                gross += abs(held)
         error = abs(holdings) / market.supply[i]
         if not error < np.inf:
             return False, error
         residual = max(residual, error)
+        floor = max(floor, 16.0 * _EPS * gross / market.supply[i])
     if not residual <= max(1e-9, min(floor, _LARGEST_FLOOR)):
         return False, residual
     for k in range(market.wealth.shape[0]):
@@ -727,7 +732,7 @@ def _settle_solution(n, market, problem, book, prices, weights):
     for attempt in range(_SETTLEMENTS):
         if attempt == 0:
             _refine_portfolios(n, market, problem, book)
-            residual, floor = _newton_direction(n, market, book)
+            residual, _ = _newton_direction(n, market, book)
             if not residual < np.inf:
                 return NOT_CONVERGED, residual
             _move_prices(1.0, market)
@@ -739,7 +744,7 @@ def _settle_solution(n, market, problem, book, prices, weights):
                 elif not _solve_portfolios_again(n, market, problem, book):
                     return DEGENERATE, residual
             for _ in range(_SHARINGS):
-                residual, floor = _newton_direction(n, market, book)
+                residual, _ = _newton_direction(n, market, book)
                 if not residual < np.inf:
                     return NOT_CONVERGED, residual
                 if not follows:
@@ -747,7 +752,7 @@ def _settle_solution(n, market, problem, book, prices, weights):
                 elif not _follow_prices(n, market, problem, book):
                     return DEGENERATE, residual
         _write(n, attempt > 0, market, problem, book, prices, weights)
-        verdict, residual = _verify(n, floor, market, problem, book, prices, weights)
+        verdict, residual = _verify(n, market, problem, book, prices, weights)
         if verdict:
             for k in range(market.wealth.shape[0]):
                 if not market.wealth[k] > 0.0:
@@ -755,6 +760,29 @@ def _settle_solution(n, market, problem, book, prices, weights):
                         book.state[k, i] = AT_REFERENCE
             return CLEARED, residual
     return NOT_CONVERGED, residual
+
+
+@njit(**_INNER)
+def _read(e, beliefs, short_leverage, long_leverage, reference, cost, base, relative, problem):
+    """Market e into a problem's arrays, with its beliefs relative to the log of the prices ``base``."""
+    B, n = problem.lower.shape
+    for i in range(n - 1):
+        log_base = math.log(base[i])
+        for k in range(B):
+            relative[k, i] = beliefs[e, k, i] - log_base
+    for k in range(B):
+        for i in range(n):
+            problem.lower[k, i] = -short_leverage[e, k, i]
+            problem.upper[k, i] = long_leverage[e, k, i]
+    if problem.costly:
+        for k in range(B):
+            problem.reference[k, 0] = problem.lower[k, 0]
+            for i in range(1, n):
+                paid = cost[e, k, i - 1]
+                problem.slope_below[k, i] = -paid
+                problem.slope_above[k, i] = paid
+                # Without a cost there is no kink; a reference at the limit says so.
+                problem.reference[k, i] = reference[e, k, i - 1] if paid > 0.0 else problem.lower[k, i]
 
 
 @njit(**_OUTER)
@@ -784,25 +812,10 @@ def clear_markets(first, last, beliefs, risk, wealth, short_leverage, long_lever
         iterations[e] = 0
         if status[e] == REJECTED:
             continue
-        for i in range(N):
-            log_base = math.log(base[e, i])
-            v[i] = 0.0
-            d[i] = 0.0  # a market that failed may have left anything
-            for k in range(B):
-                relative[k, i] = beliefs[e, k, i] - log_base
-        for k in range(B):
-            for i in range(n):
-                lower[k, i] = -short_leverage[e, k, i]
-                upper[k, i] = long_leverage[e, k, i]
-        if costly:
-            for k in range(B):
-                kink[k, 0] = lower[k, 0]
-                for i in range(1, n):
-                    slope_below[k, i] = -cost[e, k, i - 1]
-                    slope_above[k, i] = cost[e, k, i - 1]
-                    # Without a cost there is no kink; a reference at the limit says so.
-                    kink[k, i] = reference[e, k, i - 1] if cost[e, k, i - 1] > 0.0 else lower[k, i]
+        v[:] = 0.0
+        d[:] = 0.0  # a market that failed may have left anything
         problem = Problem(costly, lower, upper, kink, slope_below, slope_above, risk[e])
+        _read(e, beliefs, short_leverage, long_leverage, reference, cost, base[e], relative, problem)
         book = Book(T, state[e], free, x, low, high, rate, place, free_count)
         market = Market(relative, wealth[e], supply[e], orders[e], base[e], v, value, d, M, r, dr, kink_t, kink_i, time)
         status[e], iterations[e] = _find_prices(n, market, problem, book)
@@ -811,6 +824,35 @@ def clear_markets(first, last, beliefs, risk, wealth, short_leverage, long_lever
             if status[e] != CLEARED:
                 prices[e] = np.nan
                 weights[e] = np.nan
+
+
+@njit(**_OUTER)
+def check_markets(first, last, beliefs, risk, wealth, short_leverage, long_leverage, supply, orders, costly, reference,
+                  cost, prices, weights, state, residual, status):  # fmt: skip
+    """Check markets ``first`` to ``last - 1`` that another method has cleared, as ``clear_markets`` checks its own.
+
+    Arguments as there, prices, weights and state given. A market that fails is marked, and its prices and weights NaN.
+    """
+    _, B, N = beliefs.shape
+    n = N + 1
+    parts, relative, r, unused = np.zeros((5, B, n)), np.zeros((B, N)), np.zeros(n), np.zeros((1, n))
+    none, never, T = np.zeros(N), np.zeros(B), np.zeros((1, n, n))
+    nobody = np.zeros(B, np.int64)
+    matrix = np.zeros((N, N))
+    for e in range(first, last):
+        verdict = False
+        if status[e] == CLEARED:
+            problem = Problem(costly, parts[0], parts[1], parts[2], parts[3], parts[4], risk[e])
+            _read(e, beliefs, short_leverage, long_leverage, reference, cost, prices[e], relative, problem)
+            book = Book(T, state[e], unused, unused, unused, unused, unused, unused, nobody)
+            market = Market(relative, wealth[e], supply[e], orders[e], prices[e], none, none, none, matrix, r, r, never,
+                            nobody, never)  # fmt: skip
+            verdict, residual[e] = _verify(n, market, problem, book, prices[e], weights[e])
+            if not verdict:
+                status[e] = NOT_CONVERGED
+        if not verdict:
+            prices[e] = np.nan
+            weights[e] = np.nan
 
 
 @njit(**_OUTER)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hmgym.arrays import is_array, to_numpy, to_torch
-from hmgym.clearing import kernels, lane_kernels, smooth_kernels
+from hmgym.clearing import extended, kernels, lane_kernels, smooth_kernels
 from hmgym.clearing.batched import clear_batched
 from hmgym.clearing.memory import PortfolioMemory
 from hmgym.clearing.problem import Problem, per_position
@@ -48,7 +48,8 @@ def solve(problem: Problem, options: Options) -> Solved:
     """Clear every market but the ``rejected`` ones; of a problem in arrays the solution is arrays too.
 
     With ``backend="auto"`` a market that the kernels give up is tried again by them from the investors' mean belief,
-    and then by the torch path, from there and from where the first try started: it shares no code with them.
+    then by the torch path, from there and from where the first try started, which shares no code with them, and at last
+    in decimals.
     """
     if is_array(problem.beliefs):
         return _solve_arrays(problem, options)
@@ -68,6 +69,8 @@ def _solve_arrays(problem: Problem, options: Options) -> Solved:
     attempts = [(_arrays_with_torch, cold)]
     if problem.start is not None:
         attempts = [(_solve_with_kernel, cold), (_arrays_with_torch, cold), (_arrays_with_torch, problem)]
+    if smoothing == 0.0:
+        attempts.append((_solve_in_decimals, cold))
     for method, again in attempts:
         _retry(solved, again, rejected, partial(method, smoothing=smoothing, rejected=[]))
     return solved
@@ -75,6 +78,11 @@ def _solve_arrays(problem: Problem, options: Options) -> Solved:
 
 def _arrays_with_torch(problem: Problem, smoothing: float, rejected: list[int]) -> Solved:
     return Solved(*(to_numpy(x) for x in _solve_with_torch(problem.as_tensors(), smoothing, rejected)))
+
+
+def _solve_in_decimals(problem: Problem, smoothing: float, rejected: list[int]) -> Solved:
+    assert smoothing == 0.0
+    return _run(extended.clear_markets, problem, rejected)
 
 
 def _mean_belief(problem: Problem) -> Any:

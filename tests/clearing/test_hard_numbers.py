@@ -8,7 +8,8 @@ import torch
 
 from benchmarks.markets import random_markets
 from benchmarks.stress import WRONG, portfolio_errors
-from hmgym.clearing import Problem, clear, clear_market
+from hmgym.clearing import Problem, clear, clear_market, kernels
+from hmgym.clearing.solve import Solved, _solve_in_decimals, kernel_arrays
 from tests.clearing.test_clear_market import BACKENDS
 
 
@@ -43,6 +44,55 @@ def test_random_markets_of_nearly_singular_risk(extras: dict[str, bool]) -> None
         assert errors["optimality"] <= WRONG
 
 
+def test_prices_fourteen_orders_of_magnitude_apart_from_far_away() -> None:
+    rng = np.random.default_rng(0)
+    markets = random_markets(rng, 10, 6, 8, volatility=0.03)
+    markets["beliefs"] = torch.tensor(np.log(10.0) * rng.uniform(-10, 4, (10, 6, 8)))
+    mean = markets["beliefs"].mean(1).exp()
+    cold = clear_market(**markets)
+    for start in (torch.ones_like(mean), mean.flip(1)):
+        solution = clear_market(**markets, warm_start=start)
+        torch.testing.assert_close(solution.prices, cold.prices, rtol=1e-9, atol=0)
+        assert portfolio_errors(markets, solution)["wrong"] == 0
+
+
+def in_decimals(markets: dict[str, torch.Tensor]) -> Solved:
+    """Everything by the last resort."""
+    return _solve_in_decimals(Problem.of(**markets).as_arrays().replace(start=None), 0.0, [])
+
+
+@pytest.mark.parametrize("extras", [{"with_orders": True}, {"with_cost": True}, {"with_own_limits": True}])
+def test_the_search_in_decimals_finds_what_the_kernels_find(extras: dict[str, bool]) -> None:
+    markets = random_markets(np.random.default_rng(57), 10, 6, 3, **extras)
+    markets["wealth"][0, 0] = 0.0
+    kernel, decimals = clear_market(**markets, backend="kernel"), in_decimals(markets)
+    assert bool(decimals.converged.all())
+    for found, expected in ((decimals.prices, kernel.prices), (decimals.weights, kernel.weights)):
+        torch.testing.assert_close(torch.tensor(found), expected, rtol=1e-9, atol=1e-9)
+    assert float(decimals.residual.max()) <= 1e-14
+
+
+def test_the_search_in_decimals_ends_where_there_is_no_equilibrium() -> None:
+    markets = random_markets(np.random.default_rng(58), 1, 3, 4)
+    markets["short_leverage"], markets["long_leverage"] = torch.zeros(1, 3, 5).double(), torch.full((1, 3, 5), 0.4)
+    markets["orders"] = torch.tensor([[-0.35, -0.35, -0.35, 0.0]]) * markets["wealth"].sum()
+    found = in_decimals({name: x.double() for name, x in markets.items()})
+    assert not found.converged.any()
+    assert np.isnan(found.prices).all()
+
+
+def test_the_kernels_check_refuses_what_another_method_got_wrong() -> None:
+    markets = random_markets(np.random.default_rng(59), 4)
+    problem = Problem.of(**markets).as_arrays()
+    found = in_decimals(markets)
+    found.weights[1, 0, :2] += [1e-6, -1e-6]
+    found.prices[2, 0] *= 1.0 + 1e-6
+    residual, status = np.zeros(4), np.zeros(4, np.int64)
+    kernels.check_markets(0, 4, *kernel_arrays(problem), found.prices, found.weights, found.state, residual, status)
+    assert (status == kernels.CLEARED).tolist() == [True, False, False, True]
+    assert np.isnan(found.prices[1:3]).all()
+
+
 def test_the_check_of_the_stress_sees_wrong_portfolios() -> None:
     markets = random_markets(np.random.default_rng(52), 3)
     solution = clear_market(**markets)
@@ -63,8 +113,6 @@ def test_a_position_at_a_large_limit_stands_at_it_on_both_paths() -> None:
 
 
 def test_the_torch_path_reports_its_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hmgym.clearing import kernels
-
     markets = random_markets(np.random.default_rng(54), 3)
 
     def gives_up(first: int, last: int, *arguments: object) -> None:
