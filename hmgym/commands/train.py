@@ -19,6 +19,7 @@ import torch
 from hmgym.agents import evaluate, evaluate_baselines
 from hmgym.agents.algorithms import ALGORITHMS, find_algorithm
 from hmgym.agents.baselines import baselines_of
+from hmgym.agents.checkpoints import newest_checkpoint
 from hmgym.agents.progress import ProgressBar, choose_with_bar
 from hmgym.agents.report import (
     build_report,
@@ -86,6 +87,8 @@ def main(argv: Sequence[str]) -> int:
     # The networks are small: a second thread of torch would only keep busy a core that clearing can use.
     torch.set_num_threads(1)
     title = f"Training {plan.algo} on {plan.env_id}, {plan.num_markets} markets side by side; writing to {plan.out}/"
+    if plan.resume and newest_checkpoint(plan.out) is None:
+        title += "; no checkpoint there, so the run begins anew"
     with ProgressBar(plan.total_steps, lambda: say(title)) as bar:
         try:
             result = train(plan, bar)
