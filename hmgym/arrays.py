@@ -22,7 +22,7 @@ class Numpy:
 
     exp, log, sqrt, where = np.exp, np.log, np.sqrt, np.where
     concatenate, stack, broadcast_to = np.concatenate, np.stack, np.broadcast_to
-    zeros_like, ones_like, full_like, isfinite = np.zeros_like, np.ones_like, np.full_like, np.isfinite
+    zeros_like, ones_like, full_like = np.zeros_like, np.ones_like, np.full_like
     at_least, at_most = np.maximum, np.minimum
 
     @staticmethod
@@ -66,7 +66,7 @@ class Torch:
 
     exp, log, sqrt, where = torch.exp, torch.log, torch.sqrt, torch.where
     stack, broadcast_to = torch.stack, torch.broadcast_to
-    zeros_like, ones_like, full_like, isfinite = torch.zeros_like, torch.ones_like, torch.full_like, torch.isfinite
+    zeros_like, ones_like, full_like = torch.zeros_like, torch.ones_like, torch.full_like
 
     @staticmethod
     def concatenate(parts: Sequence[Array], axis: int) -> Array:

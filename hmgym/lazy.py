@@ -28,3 +28,9 @@ def lazy_names(package: str, homes: Mapping[str, Sequence[str]], rooms: Sequence
         return found
 
     return find
+
+
+def imported(place: str) -> Any:
+    """What stands at a place ``"module:name"``, as registries give it."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -7,11 +7,12 @@ To add one, write a module with its hyperparameters, its trainer and its record,
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from hmgym.lazy import imported
 
 if TYPE_CHECKING:
     from hmgym.agents.policy import Policy
@@ -75,7 +76,6 @@ def find_algorithm(name: str) -> Algorithm:
     """
     if name not in ALGORITHMS:
         raise ValueError(f"`algo` must be one of {sorted(ALGORITHMS)}, got {name!r}")
-    module, _, attribute = ALGORITHMS[name].partition(":")
-    record = getattr(importlib.import_module(module), attribute)
+    record = imported(ALGORITHMS[name])
     assert isinstance(record, Algorithm)
     return record

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from hmgym.agents.constant import RandomPolicy, no_leverage
 from hmgym.agents.policy import Policy
 from hmgym.envs import ENVIRONMENTS, ActionMap, make_markets
+from hmgym.lazy import imported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +42,7 @@ def baselines_of(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> di
     baselines = {"random": Baseline(policy=RandomPolicy(size), env_id=env_id, env_kwargs=arguments)}
     registered = ENVIRONMENTS.get(env_id.split(":")[-1])
     if registered is not None and registered.baselines is not None:
-        module, name = registered.baselines.split(":")
-        own: Callable[[str, Mapping[str, Any]], Mapping[str, Baseline]] = getattr(importlib.import_module(module), name)
+        own: Callable[[str, Mapping[str, Any]], Mapping[str, Baseline]] = imported(registered.baselines)
         baselines |= own(env_id, arguments)
     return baselines
 

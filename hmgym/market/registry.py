@@ -5,9 +5,10 @@ An entry is the class or, so that it is only imported where it is used, its plac
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from hmgym.lazy import imported
 
 if TYPE_CHECKING:
     from hmgym.market.config import MarketConfig
@@ -31,10 +32,7 @@ def registered(argument: str, name: Any, registry: Mapping[str, Any]) -> Any:
     if not isinstance(name, str) or name not in registry:
         raise ValueError(f"`{argument}` must be one of {sorted(registry)}, got {name!r}")
     entry = registry[name]
-    if isinstance(entry, str):
-        module, _, attribute = entry.partition(":")
-        return getattr(importlib.import_module(module), attribute)
-    return entry
+    return imported(entry) if isinstance(entry, str) else entry
 
 
 def numpy_ready(config: MarketConfig) -> bool:
