@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from hmgym.agents import evaluate
 from hmgym.agents.analytic_policy_gradient import WindowSettings
@@ -16,19 +17,20 @@ SMALL = {"n_assets": 2, "n_investors": 10, "max_episode_steps": 24}
 
 
 def _untrained(n_learners: int) -> SquashedGaussianPolicy:
+    torch.manual_seed(0)
     markets = make_markets(BELIEFS, 1, n_learners=n_learners, autoreset_mode="SameStep", **SMALL)
     return SquashedGaussianPolicy(markets.observation_map.size, markets.action_map.size)
 
 
 def test_a_learner_gains_from_an_untrained_policy_and_nothing_without_training() -> None:
     policy = _untrained(3)
-    settings = WindowSettings(horizon=8, learning_rate=1e-2)
+    settings = WindowSettings(horizon=8, learning_rate=5e-3)
     found = best_response(
         policy,
         BELIEFS,
         n_learners=3,
-        timesteps=24_000,
-        num_markets=8,
+        timesteps=48_000,
+        num_markets=32,
         episodes=128,
         settings=settings,
         env_kwargs=SMALL,
