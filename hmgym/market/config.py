@@ -22,6 +22,10 @@ _DEFAULT_ORDER = (
     "AAPL", "AMD", "BBY", "LLY", "MRK", "PEP", "PFE", "PG", "RRC", "UNH",
 )  # fmt: skip
 
+COST_ANTICIPATIONS = ("quadratic", "exact", "none")
+HOLDERS = 4.0
+"""All investors together may hold at least this many times the supply, whatever the ownership limit."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MarketConfig:
@@ -58,8 +62,18 @@ class MarketConfig:
     """dividend a share over fundamental value"""
     interest_rate: float = 0.0016
     """on cash, paid and charged"""
-    trading_cost: float = 0.0
-    """fraction of money traded"""
+    trading_cost: float = 0.004
+    """fraction of money traded, charged at settlement"""
+    cost_anticipation: str = "quadratic"
+    """how investors allow for that cost when they plan: "quadratic" (cost × Δw² for trades of Δw times wealth, right where
+    all wealth is traded, and as cheap to clear as none), "exact" (cost × |Δw|) or "none\""""
+    borrowing_spread: float = 0.0025
+    """interest on debt above `interest_rate`"""
+    maintenance_margin: float = 0.25
+    """equity over the gross value of positions below which an investor must close shorts and pay back debt; 0 for none"""
+    ownership_limit: float | None = 0.2
+    """largest share of an asset's supply that one investor may plan to hold, valued at the last close; None for none. Of
+    a small market each may hold 4 / n_investors, if that is more: somebody has to hold what there is"""
     flow_rate: float = 0.03
     """share of the distance to its target wealth that flows to or from each investor"""
     cash_ratio: float = 0.3
@@ -110,6 +124,8 @@ class MarketConfig:
             ("dividend_yield", 0.0, 0.1),
             ("interest_rate", -0.05, 0.1),
             ("trading_cost", 0.0, 0.5),
+            ("borrowing_spread", 0.0, 0.1),
+            ("maintenance_margin", 0.0, 0.9),
             ("flow_rate", 0.0, 1.0),
             ("cash_ratio", 0.0, 10.0),
             ("cash_adjustment", 0.0, 1.0),
@@ -127,6 +143,11 @@ class MarketConfig:
             ("volatility_memory_months", 0.99, math.inf),
         ):
             _check(name, getattr(self, name), low, high, open_interval=True)
+        if self.cost_anticipation not in COST_ANTICIPATIONS:
+            known = ", ".join(f'"{name}"' for name in COST_ANTICIPATIONS)
+            raise ValueError(f"`cost_anticipation` must be one of {known}, got {self.cost_anticipation!r}")
+        if self.ownership_limit is not None:
+            _check("ownership_limit", self.ownership_limit, 0.0, math.inf, open_interval=True)
         if self.initial_mispricing is not None:
             _check("initial_mispricing", self.initial_mispricing, -3.0, 3.0)
         if self.n_learners and self.learner_share == 0.0:
@@ -211,6 +232,13 @@ class MarketConfig:
     def replace(self, **changes: Any) -> MarketConfig:
         """A copy with some fields changed, checked again."""
         return dataclasses.replace(self, **changes)
+
+    @property
+    def largest_holding(self) -> float:
+        """The ownership limit that is in force, a share of supply; infinite for none."""
+        if self.ownership_limit is None:
+            return math.inf
+        return max(self.ownership_limit, HOLDERS / self.n_investors)
 
     @property
     def selected_history(self) -> PriceHistory:

@@ -17,6 +17,7 @@ from hmgym.clearing import ClearingError
 from hmgym.market.config import MarketConfig
 from hmgym.market.demand import Demand, Trade
 from hmgym.market.fundamentals import Fundamentals
+from hmgym.market.limits import limited
 from hmgym.market.inference import NewsPosterior
 from hmgym.market.mechanisms import Clearing, PriceMechanism
 from hmgym.market.registry import MECHANISMS, SCENARIOS, numpy_ready, registered
@@ -250,7 +251,10 @@ class Market:
         return gain
 
     def _demand(self, state: MarketState, promised: Any, action: Action | None) -> Demand:
-        """What everybody posts, the learners as the action says."""
+        """What everybody posts, the learners as the action says, within what rules and lenders allow."""
+        return limited(self.config, self._wanted(state, promised, action), state.prices)
+
+    def _wanted(self, state: MarketState, promised: Any, action: Action | None) -> Demand:
         demand = self.scenario.demand(state, promised)
         if action is None:
             return demand
