@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hmgym.checks import integer, is_finite_number, shown
-from hmgym.data import PriceHistory, PriceSource, read_prices, sp500_monthly
+from hmgym.data import PriceHistory, PriceSource, packaged_span, read_prices
 from hmgym.investors import PopulationConfig
 from hmgym.market.registry import COHORTS, MECHANISMS, SCENARIOS, registered
+from hmgym.market.volatility import Volatility, constant, garch
 
 # The packaged stocks in the order a market takes them: three large ones of different trades first, the others by name.
 _DEFAULT_ORDER = (
@@ -25,6 +26,7 @@ _DEFAULT_ORDER = (
 COST_ANTICIPATIONS = ("quadratic", "exact", "none")
 HOLDERS = 4.0
 """All investors together may hold at least this many times the supply, whatever the ownership limit."""
+FUNDAMENTALS = ("filtered", "bootstrap", "gaussian")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +50,18 @@ class MarketConfig:
     price_mechanism: str = "clearing"
     """how prices come about, by the name in `hmgym.market.registry.MECHANISMS`"""
 
-    fundamentals: str = "bootstrap"
-    """"bootstrap" (blocks of the history) or "gaussian" (the same mean and covariance)"""
-    history: PriceHistory | None = None
-    """monthly prices behind the fundamentals; None takes the packaged stocks"""
+    fundamentals: str = "filtered"
+    """"filtered" (the history's standardised residuals and its GARCH volatility), "bootstrap" (its months, volatility
+    constant) or "gaussian" (normal, volatility constant); months are drawn independently in all"""
+    history: PriceHistory | str | None = "training"
+    """monthly prices behind the fundamentals, or the name of a span of the packaged stocks: "training" (1990–2009; None is
+    the same), "held-out" (2010–2022), "all" (both)"""
+    dates: tuple[str, str] | None = None
+    """first and last ISO date of the rows of the history that are used, both included; None takes all"""
     assets: tuple[str, ...] | None = None
     """columns of the history, N of them; None takes the first N (of the packaged stocks: MSFT, JPM, XOM, …)"""
     growth: float = 0.005
     """mean log return of fundamentals, in place of the history's own"""
-    block_months: int = 6
 
     dividend_yield: float = 0.0025
     """dividend a share over fundamental value"""
@@ -105,20 +110,18 @@ class MarketConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.population, PopulationConfig):
             raise ValueError(f"`population` must be a PopulationConfig, got {type(self.population).__name__}")
-        if self.history is not None and not isinstance(self.history, PriceHistory):
-            raise ValueError(
-                "`history` must be a PriceHistory (MarketConfig.from_prices reads files), "
-                f"got {type(self.history).__name__}"
-            )
-        for name, least in (("n_assets", 1), ("n_investors", 3), ("n_learners", 0), ("block_months", 1)):
+        if self.history is None:
+            object.__setattr__(self, "history", "training")
+        for name, least in (("n_assets", 1), ("n_investors", 3), ("n_learners", 0)):
             object.__setattr__(self, name, integer(name, getattr(self, name), least))
         if self.n_investors < self.n_learners + 2:
             raise ValueError(f"`n_investors` must be >= n_learners + 2 = {self.n_learners + 2}, got {self.n_investors}")
         registered("scenario", self.scenario, SCENARIOS)
         registered("price_mechanism", self.price_mechanism, MECHANISMS)
         self._check_cohorts()
-        if self.fundamentals not in ("bootstrap", "gaussian"):
-            raise ValueError(f'`fundamentals` must be "bootstrap" or "gaussian", got {self.fundamentals!r}')
+        if self.fundamentals not in FUNDAMENTALS:
+            known = ", ".join(f'"{name}"' for name in FUNDAMENTALS)
+            raise ValueError(f"`fundamentals` must be one of {known}, got {self.fundamentals!r}")
         for name, low, high in (
             ("growth", -0.1, 0.1),
             ("dividend_yield", 0.0, 0.1),
@@ -164,10 +167,9 @@ class MarketConfig:
         for name, limit in limits.items():
             if limit < smallest_long:
                 raise ValueError(f"`{name}` must be >= 1/(N+1) = {smallest_long:g}, got {limit}")
-        if len(history.dates) < max(self.block_months, self.n_assets) + 2:
+        if len(history.dates) < self.n_assets + 2:
             raise ValueError(
-                f"`history` must have at least {max(self.block_months, self.n_assets) + 2} months, "
-                f"got {len(history.dates)} ({history.source})"
+                f"`history` must have at least {self.n_assets + 2} months, got {len(history.dates)} ({history.source})"
             )
         spread = history.log_returns.std(axis=0)
         for name, deviation in zip(history.assets, spread, strict=True):
@@ -242,10 +244,18 @@ class MarketConfig:
 
     @property
     def selected_history(self) -> PriceHistory:
-        """The N columns in use."""
-        packaged = self.history is None
-        history = sp500_monthly() if self.history is None else self.history
-        order = _DEFAULT_ORDER if packaged else history.assets
+        """The rows and the N columns in use."""
+        if isinstance(self.history, PriceHistory):
+            history, order = self.history, self.history.assets
+        elif isinstance(self.history, str):
+            history, order = packaged_span(self.history), _DEFAULT_ORDER
+        else:
+            raise ValueError(
+                "`history` must be a PriceHistory (MarketConfig.from_prices reads files) or the name of a packaged "
+                f"span, got {type(self.history).__name__}"
+            )
+        if self.dates is not None:
+            history = history.between(*_two_dates(self.dates))
         if self.assets is None:
             if self.n_assets > len(order):
                 raise ValueError(
@@ -264,6 +274,18 @@ class MarketConfig:
         """Monthly log returns (T, N) of fundamentals to draw from: the history's, with mean `growth`."""
         returns = self.selected_history.log_returns
         return np.asarray(returns - returns.mean(axis=0) + self.growth)
+
+    @property
+    def volatility(self) -> Volatility:
+        """What the fundamentals draw from; of a history of fewer than 60 returns volatility is constant."""
+        returns = self.selected_history.log_returns
+        return garch(returns) if self.fundamentals == "filtered" else constant(returns)
+
+
+def _two_dates(dates: Any) -> tuple[str, str]:
+    if not isinstance(dates, (tuple, list)) or len(dates) != 2 or not all(isinstance(date, str) for date in dates):
+        raise ValueError(f"`dates` must be two ISO dates, first and last, or None, got {shown(dates)}")
+    return dates[0], dates[1]
 
 
 def _check(name: str, value: float, low: float, high: float, *, open_interval: bool = False) -> None:

@@ -142,9 +142,9 @@ class Market:
         return self.scenario.open(state, None)[0]
 
     def imagine(self, state: MarketState, uniforms: Tensor) -> MarketState:
-        """The state with `next_news`, `block_row` and `block_left` drawn from what signal and regime tell of them.
+        """The state with `next_news` drawn from what signal, regime and variance tell of it.
 
-        The state's own are not read: two states that differ in these alone give the same.
+        The state's own is not read: two states that differ in it alone give the same.
 
         Args:
             state: the markets.
@@ -156,8 +156,8 @@ class Market:
         self._check_state(state)
         if self.arrays == "numpy":
             raise ValueError('`arrays` must be "torch" to imagine months, got "numpy"')
-        news, row, left = self.news_posterior.draw(state.signal, state.regime, uniforms)
-        return replace(state, next_news=news, block_row=row, block_left=left)
+        news = self.news_posterior.draw(state.signal, state.regime, state.news_variance, uniforms)
+        return replace(state, next_news=news)
 
     # One period
 
