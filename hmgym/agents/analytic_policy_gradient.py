@@ -8,10 +8,11 @@ taken on it, over the last windows, as long as the policy stays near where the g
 dear part, the network is not. With several learners in a market they share φ and each ascends its own return with
 respect to its own actions: the others are part of its market.
 
-Noise that is known to be noise is taken out: the markets' own control variate, what unforeseeable news adds to a
-month's return. It has mean zero whatever the learner does where months are independent (Gaussian fundamentals);
-bootstrapped ones carry a little from one month to the next, and the policy is not paid for using that
-(docs/decisions.md has figures).
+Noise that is known to be noise is taken out: the markets' own control variate, what unforeseen news adds to a month's
+return. What was foreseen is the learner's own forecast, fitted to its own observations in earlier windows, so that
+training sees no more than the policy will; or, as a privilege of training, the posterior of the model. Either is left
+in the return. Where it falls short of the mean given all that the learner observes, the policy is not paid in full for
+using the rest (docs/decisions.md has figures).
 
 Source: Freeman et al. (2021), Brax; Xu et al. (2022), Accelerated policy learning with parallel differentiable
 simulation, for the window; Schulman et al. (2017), Proximal policy optimization, for steps within a clipped distance.
@@ -20,15 +21,18 @@ simulation, for the window; Schulman et al. (2017), Proximal policy optimization
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
 from hmgym.agents.networks import SquashedGaussianPolicy
+from hmgym.agents.news_forecast import NewsForecast
 from hmgym.checks import integer
 from hmgym.envs.differentiable import DifferentiableMarkets
+
+Surprise = Literal["learned", "posterior", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +51,12 @@ class WindowSettings:
     """windows that are kept, the newest among them; 1 keeps no older one"""
     clip: float = 0.3
     """how far the centre of the policy may move from where a gradient was taken, before tanh, and still follow it"""
+    surprise: Surprise = "learned"
+    """by what the unforeseen part of next month's news is told, which is noise: "learned", a forecast fitted to the
+    learner's own observations; "posterior", the model's mean given signal and regime, which no learner observes;
+    "none" leaves the noise in"""
     surprise_weight: float = 0.9
-    """share of the unforeseeable part of next month's news that is taken out of the return"""
+    """share of the unforeseen part of next month's news that is taken out of the return"""
     learning_rate: float = 4e-3
     """of Adam at the start; it falls to `last_learning_rate` times that over the run"""
     last_learning_rate: float = 0.0
@@ -71,6 +79,8 @@ class WindowSettings:
     def __post_init__(self) -> None:
         for name in ("horizon", "epochs", "batches", "replay"):
             integer(name, getattr(self, name), 1)
+        if self.surprise not in get_args(Surprise):
+            raise ValueError(f"`surprise` must be one of {list(get_args(Surprise))}, got {self.surprise!r}")
         for name, low, high in (
             ("discount", 0.0, 1.0),
             ("surprise_weight", 0.0, 1.0),
@@ -109,6 +119,7 @@ class Window(NamedTuple):
     rewards: Tensor  # (H, E, L)
     ended: Tensor  # (H, E, L) the learner's episode ended with this period
     values: Tensor  # (H, E, L) worth of what follows this period, where it is bootstrapped, else 0
+    news: Tensor  # (H, E, N) that came with this period, seen in the next observation
 
 
 class ActionRecord:
@@ -117,7 +128,7 @@ class ActionRecord:
     Attributes:
         perturbations: a month, (E, L, size) zeros added to the actions, to be differentiated by.
         noise: a month, (E, seats, size) of the exploring policy.
-        surprise: (E, seats) what unforeseeable news added to the discounted return, to first order, with its graph.
+        surprise: (E, seats) what unforeseen news added to the discounted return, to first order, with its graph.
     """
 
     def __init__(self) -> None:
@@ -184,6 +195,7 @@ class AnalyticPolicyGradient:
             ).to(device)
             self._make_critic()
         self._random = torch.Generator().manual_seed(seed)
+        self._forecast = NewsForecast(markets.observation_map, device) if settings.surprise == "learned" else None
         self._optimizer = torch.optim.Adam(
             self.policy.parameters(), lr=settings.learning_rate, betas=settings.betas, fused=False
         )
@@ -215,6 +227,8 @@ class AnalyticPolicyGradient:
         norm = self._ascend(ActionGradients(*(torch.cat(parts) for parts in zip(*self._replayed, strict=True))))
         self.updates += 1
         self._learn_values(window)
+        if self._forecast is not None:
+            self._forecast.learn(window.observations, window.news[:, :, None].expand(-1, -1, len(self.seats), -1))
         self.policy.normalizer.update(window.observations)
         return Update(float(window.rewards.mean()), norm)
 
@@ -257,7 +271,7 @@ class AnalyticPolicyGradient:
         shape = (markets.num_markets, len(seats))
         weight = torch.ones(shape, dtype=torch.float64, device=markets.device)
         total = torch.zeros_like(weight)
-        observations, rewards, ends, values = [], [], [], []
+        observations, rewards, ends, values, news = [], [], [], [], []
         for month in range(settings.horizon):
             seen = markets.observe()
             noise = torch.randn(*shape, self.policy.action_size, generator=self._random, dtype=torch.float64)
@@ -266,12 +280,14 @@ class AnalyticPolicyGradient:
                 record.perturbations.append(torch.zeros_like(action, requires_grad=True))
                 record.noise.append(noise.to(weight.device))
                 action = action + record.perturbations[-1]
+            expected = None if record is None or month == settings.horizon - 1 else self._expected_news(seen)
             period = markets.step(action)
+            news.append(markets.state.news.detach())
             reward, ended, ruined = period.reward[:, seats], period.ended[:, seats], period.ruined[:, seats]
             total = total + weight * reward
             weight = weight * settings.discount
-            if record is not None and month < settings.horizon - 1 and settings.surprise_weight > 0.0:
-                surprise = weight * markets.surprise()[:, seats]
+            if record is not None and expected is not None:
+                surprise = weight * markets.surprise(expected)[:, seats]
                 record.surprise = record.surprise + torch.where(ended, torch.zeros_like(surprise), surprise)
             value = torch.zeros_like(weight)
             last = month == settings.horizon - 1
@@ -286,7 +302,15 @@ class AnalyticPolicyGradient:
             values.append(value.detach())
             if not last:
                 markets.restart()
-        return total, Window(*(torch.stack(part) for part in (observations, rewards, ends, values)))
+        return total, Window(*(torch.stack(part) for part in (observations, rewards, ends, values, news)))
+
+    def _expected_news(self, seen: Tensor) -> Tensor | None:
+        """News (E, 1 or L, N) that is foreseen from what is observed now; None where no surprise is taken out."""
+        if self.settings.surprise_weight == 0.0 or self.settings.surprise == "none":
+            return None
+        if self._forecast is None:
+            return self.markets.posterior_news()[:, None]
+        return self._forecast(seen) if self._forecast.rows else None
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a continued run needs, as tensors, numbers and strings."""
@@ -297,6 +321,7 @@ class AnalyticPolicyGradient:
             "gradient_steps": self.gradient_steps,
             "updates": self.updates,
             "replayed": [steps._asdict() for steps in self._replayed],
+            "forecast": None if self._forecast is None else self._forecast.state_dict(),
             "markets": self.markets.state_dict(),
         }
 
@@ -307,6 +332,8 @@ class AnalyticPolicyGradient:
         self._random.set_state(stored["random"])
         self.gradient_steps, self.updates = stored["gradient_steps"], stored["updates"]
         self._replayed = [ActionGradients(**steps) for steps in stored["replayed"]]
+        if self._forecast is not None:
+            self._forecast.load_state_dict(stored["forecast"])
         self.markets.load_state_dict(stored["markets"])
 
     def _act(self, seen: Tensor, noise: Tensor, copies: list[dict[str, Tensor]]) -> Tensor:

@@ -135,7 +135,7 @@ def test_one_step_is_the_policy_gradient_of_each_learner_s_own_return(feedback: 
 def test_surprise_has_mean_zero_and_explains_the_return() -> None:
     """What is subtracted does not move the mean, and takes out most of the variance."""
     markets = DifferentiableMarkets(LEVERAGE, 256, seed=1)
-    agent = AnalyticPolicyGradient(markets, WindowSettings(horizon=2), 0)
+    agent = AnalyticPolicyGradient(markets, WindowSettings(horizon=2, surprise="posterior"), 0)
     frozen = {name: value.detach() for name, value in agent.policy.named_parameters()}
     surprises, rewards = [], []
     for _ in range(30):
@@ -225,7 +225,7 @@ def test_critic_targets_by_hand() -> None:
         return torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)
 
     ended = torch.tensor([False, True, False]).view(-1, 1, 1)
-    window = Window(torch.zeros(3, 1, 1, 1), column(1.0, 2.0, 3.0), ended, column(0.0, 5.0, 7.0))
+    window = Window(torch.zeros(3, 1, 1, 1), column(1.0, 2.0, 3.0), ended, column(0.0, 5.0, 7.0), torch.zeros(3, 1, 1))
     targets = agent._targets(window, column(10.0, 20.0, 30.0)).flatten().tolist()
     second = 2.0 + 0.9 * 5.0  # truncated: its own bootstrap, nothing of the next episode
     assert targets == pytest.approx([1.0 + 0.9 * (0.5 * 20.0 + 0.5 * second), second, 3.0 + 0.9 * 7.0])
@@ -295,3 +295,52 @@ def test_refuses(tmp_path: Path) -> None:
     assert functional_call(
         policy, dict(policy.named_parameters()), (torch.zeros(1, 4, dtype=torch.float64),)
     ).shape == (1, 2)
+
+
+def test_learned_surprise_has_mean_zero_given_what_is_observed() -> None:
+    """A forecast fitted to earlier windows and then frozen errs by what no entry of the observation tells."""
+    config = MarketConfig(fundamentals="gaussian", n_investors=8)
+    markets = DifferentiableMarkets(LEVERAGE, 128, seed=7, config=config)
+    agent = AnalyticPolicyGradient(markets, WindowSettings(horizon=4), 0)
+    forecast = agent._forecast
+    assert forecast is not None
+    assert agent._expected_news(markets.observe()) is None, "nothing was learnt yet: no surprise is taken out"
+    frozen = {name: value.detach() for name, value in agent.policy.named_parameters()}
+    surprises, errors, told, gaps = [], [], [], []
+    for number in range(80):
+        record = ActionRecord()
+        with torch.no_grad():
+            _, window = agent.window([frozen], record)
+        if number < 60:
+            forecast.learn(window.observations, window.news[:, :, None])
+            continue
+        posterior, expected = markets.posterior_news(), forecast(markets.observe())[:, 0]
+        gaps.append(torch.stack([(expected - posterior).flatten(), (posterior - config.growth).flatten()]))
+        surprises.append(record.surprise[~window.ended.any(0)[:, 0], 0])
+        errors.append((window.news - forecast(window.observations)[:, :, 0]).flatten(0, 1))
+        told.append(window.observations[:, :, 0].flatten(0, 1))
+    surprise, error, observed = torch.cat(surprises), torch.cat(errors), torch.cat(told)
+    assert abs(float(surprise.mean())) < 4.0 * float(surprise.std()) / len(surprise) ** 0.5
+    products = error[:, :, None] * (observed - observed.mean(0))[:, None]
+    scores = products.mean(0) / (products.std(0).clamp(min=1e-12) / len(error) ** 0.5)
+    assert float(scores.abs().max()) < 4.0  # of 84
+    off, moved = torch.cat(gaps, 1).square().mean(1).sqrt()
+    assert float(off) < 0.15 * float(moved)
+
+
+def test_forecast_knows_nothing_but_observations() -> None:
+    markets = DifferentiableMarkets(BELIEFS, 4, seed=1, **SMALL)
+    agent = AnalyticPolicyGradient(markets, WindowSettings(horizon=4), 0)
+    agent.update(0.0)
+    seen = markets.observe()
+    before = agent._expected_news(seen)
+    hidden = markets.state.tensors() | {"next_news": markets.state.next_news + 0.1}
+    markets._state = markets.state.with_tensors(hidden)
+    after = agent._expected_news(markets.observe())
+    assert before is not None
+    assert after is not None
+    assert torch.equal(before, after)
+    with pytest.raises(ValueError, match="`surprise` must be one of"):
+        WindowSettings(surprise="oracle")  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="call `step` before `surprise`"):
+        DifferentiableMarkets(BELIEFS, 4, seed=1, **SMALL).surprise(before)
