@@ -182,7 +182,9 @@ class DifferentiableMarkets:
 
         It knows the model, which no learner observes.
         """
-        return self.market.news_posterior.mean(self.state.signal, self.state.regime)
+        state = self.state
+        mean: Tensor = self.market.news_posterior.mean(state.signal, state.regime, state.news_variance)
+        return mean
 
     def surprise(self, expected: Tensor) -> Tensor:
         """Log return (E, L) that news beyond what was expected brings to what is held now, to first order.
