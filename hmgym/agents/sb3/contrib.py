@@ -1,7 +1,9 @@
 """TQC and recurrent PPO of sb3-contrib as records, like those of stable-baselines3 beside them.
 
 Recurrent PPO has a memory: two LSTMs, one for the actor and one for the critic, that a policy carries from month to
-month. It learns from long stretches of few markets, because its memory has to be worth something within a stretch.
+month, also from one rollout to the next; gradients flow back through the months of a rollout. Short rollouts of many
+markets, as for PPO, learn fastest here: on two visible axes of leverage 200,000 periods brought 3.50 in 33 s with 16
+months of 256 markets, 3.43 in 57 s with 30 months of 128 and 2.97 in 45 s with 30 months of 64.
 """
 
 from __future__ import annotations
@@ -43,12 +45,6 @@ class TQCHyperparameters(SACHyperparameters):
 class RecurrentPPOHyperparameters(PPOHyperparameters):
     """How recurrent PPO learns."""
 
-    n_steps: int = 30
-    """months of every market between two updates, which gradients flow through"""
-    batch_size: int = 1920
-    """periods of a minibatch at most; the largest divisor of the rollout that is no larger is taken"""
-    n_epochs: int = 4
-    """passes over a rollout"""
     lstm_hidden_size: int = 64
     """units of each LSTM"""
     n_lstm_layers: int = 1

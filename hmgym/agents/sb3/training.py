@@ -158,7 +158,7 @@ def _gradient_steps(model: BaseAlgorithm) -> int:
     """Optimiser steps so far: stable-baselines3 counts passes where there are some (PPO), else updates."""
     updates = int(getattr(model, "_n_updates", 0))
     if isinstance(model, OnPolicyAlgorithm) and hasattr(model, "n_epochs") and hasattr(model, "batch_size"):
-        return updates * (-(-model.n_steps * model.n_envs // model.batch_size))
+        return updates * int(-(-model.n_steps * model.n_envs // model.batch_size))
     return updates
 
 
