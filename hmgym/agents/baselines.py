@@ -52,7 +52,7 @@ def market_baselines(env_id: str, env_kwargs: Mapping[str, Any]) -> dict[str, Ba
 
     It runs on ``hmgym/Leverage-v0``, whose shocks are the same.
     """
-    plain = {name: value for name, value in env_kwargs.items() if name != "confidence"}
+    plain = {name: value for name, value in env_kwargs.items() if name != "confidence"} | {"leverage_axes": 2}
     action_map = make_markets("hmgym/Leverage-v0", 1, **plain).action_map
     assert isinstance(action_map, ActionMap)
     return {"no_leverage": Baseline(policy=no_leverage(action_map), env_id="hmgym/Leverage-v0", env_kwargs=plain)}

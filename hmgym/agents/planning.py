@@ -34,7 +34,7 @@ from hmgym.envs.differentiable import differentiable_market
 from hmgym.market import MarketState, Shocks
 
 # What is moved so that the samples have the right mean; of the other exogenous parts of a state one month is kept.
-_NEWS = ("log_value", "news", "signal", "next_news")
+_NEWS = ("log_value", "news", "signal", "next_news", "news_variance")
 _BETAS, _EPSILON = (0.8, 0.95), 1e-12
 _SAME = 1e-9  # log price; the last close and what the last return says of it differ by rounding
 _REACH = 2.0  # half of all draws from a box of twice the size lie outside, and are clipped to a face
@@ -125,7 +125,7 @@ class PlannerPolicy:
         """The first actions (E, size) of the best plans found; the plans are kept for the next month.
 
         Args:
-            state: the markets; `next_news`, `block_row` and `block_left` are not read.
+            state: the markets; `next_news` is not read.
 
         Raises:
             ValueError: `state` is of other markets.
@@ -155,7 +155,7 @@ class PlannerPolicy:
         with torch.no_grad():  # any action: only what it has no part in is kept
             current = state.select(torch.arange(state.n_markets).repeat_interleave(samples))
             current = market.imagine(current, torch.from_numpy(uniforms.reshape(rows, -1)))
-            mean = market.news_posterior.mean(state.signal, state.regime)
+            mean = market.news_posterior.mean(state.signal, state.regime, state.news_variance)
             # What is known of the news stays as it is: this month's signal was seen.
             current = dataclasses.replace(current, next_news=current.next_news + self._shift(current, mean))
             for shocks in months[:-1]:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from hmgym.data.history import PriceHistory
-from hmgym.data.prices import PriceSource, read_prices, sp500_monthly, write_prices
+from hmgym.data.prices import SPANS, PriceSource, packaged_span, read_prices, sp500_monthly, write_prices
 
-__all__ = ["PriceHistory", "PriceSource", "read_prices", "sp500_monthly", "write_prices"]
+__all__ = ["SPANS", "PriceHistory", "PriceSource", "packaged_span", "read_prices", "sp500_monthly", "write_prices"]

@@ -82,6 +82,31 @@ class PriceHistory:
             dates=tuple(self.dates[i] for i in keep), assets=self.assets, prices=self.prices[keep], source=self.source
         )
 
+    def between(self, first: str, last: str) -> PriceHistory:
+        """The rows from one ISO date to another, both included.
+
+        Raises:
+            ValueError: one is no date, they are in the wrong order, or no two rows lie between them.
+        """
+        try:
+            low, high = datetime.date.fromisoformat(first), datetime.date.fromisoformat(last)
+        except ValueError as error:
+            raise ValueError(f"`dates` must be ISO dates (YYYY-MM-DD), got {first!r} and {last!r}") from error
+        if high < low:
+            raise ValueError(f"`dates` must be the first and the last, in this order, got {first} and {last}")
+        keep = [row for row, date in enumerate(self.dates) if low <= date <= high]
+        if len(keep) < 2:
+            raise ValueError(
+                f"`dates` must hold at least two rows of {self.source}, {self.dates[0]} to {self.dates[-1]}, "
+                f"got {len(keep)} from {first} to {last}"
+            )
+        return PriceHistory(
+            dates=tuple(self.dates[row] for row in keep),
+            assets=self.assets,
+            prices=self.prices[keep],
+            source=self.source,
+        )
+
     def select(self, assets: Sequence[str]) -> PriceHistory:
         """The named assets, in the order asked for."""
         unknown = [name for name in assets if name not in self.assets]

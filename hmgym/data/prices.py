@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 PriceSource: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | PriceHistory"
 
 _PACKAGED = "sp500_monthly.csv"
+SPANS = {
+    "training": ("1990-01-01", "2009-12-31"),
+    "held-out": ("2010-01-01", "2022-12-31"),
+    "all": ("1990-01-01", "2022-12-31"),
+}
+"""Spans of the packaged prices by name: no month's return is in both of the first two."""
 
 
 @functools.cache
@@ -40,6 +46,19 @@ def sp500_monthly() -> PriceHistory:
     """
     text = resources.files(__package__).joinpath(_PACKAGED).read_text(encoding="utf-8")
     return _from_lines(io.StringIO(text), "monthly prices of 20 S&P 500 stocks (survivors)", min_assets=1, min_rows=3)
+
+
+@functools.cache
+def packaged_span(name: str) -> PriceHistory:
+    """The packaged prices of a span of `SPANS`.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if name not in SPANS:
+        known = ", ".join(f'"{span}"' for span in SPANS)
+        raise ValueError(f"`history` must be a PriceHistory or one of {known}, got {name!r}")
+    return sp500_monthly().between(*SPANS[name])
 
 
 def read_prices(source: PriceSource, *, min_assets: int = 1, min_rows: int = 3) -> PriceHistory:

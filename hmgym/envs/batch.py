@@ -40,6 +40,7 @@ class MarketBatch(Simulator):
         num_markets: number of markets E.
         record: whether to keep the history that a frame shows.
         amplification: whether `infos` hold the gradient amplification.
+        hidden_regime: whether observations leave out the signal's regime.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class MarketBatch(Simulator):
         num_markets: int,
         record: bool = False,
         amplification: bool = False,
+        hidden_regime: bool = False,
     ) -> None:
         if config.n_learners < 1:
             raise ValueError(f"`config.n_learners` must be >= 1 in an environment, got {config.n_learners}")
@@ -60,7 +62,7 @@ class MarketBatch(Simulator):
         # The same market in numpy, which a step is cheaper in; the one in tensors has the gradients.
         self._runs = Market(config, arrays="numpy") if numpy_ready(config) else self.market
         self.action_map = action_map
-        self.observation_map = ObservationMap(config)
+        self.observation_map = ObservationMap(config, hidden_regime)
         self.reward: Reward = make_reward(reward)
         self.num_markets, self.n_learners = num_markets, config.n_learners
         self.history: History | None = None

@@ -181,8 +181,7 @@ class DifferentiableMarkets:
         """Log return (E, L) that next month's unforeseeable news brings to what is held now, to first order.
 
         A control variate for the return of the coming month: the news beyond the posterior mean that signal and regime
-        tell, times what each learner holds after the last `step`. It has mean zero whatever the learner does where
-        months are independent.
+        tell, times what each learner holds after the last `step`. It has mean zero whatever the learner does.
 
         Raises:
             RuntimeError: no `step` was taken since the markets began or were detached.
@@ -190,7 +189,7 @@ class DifferentiableMarkets:
         if self._before is None:
             raise RuntimeError("call `step` before `surprise`")
         before, state = self._before, self.state
-        expected = self.market.news_posterior.mean(before.signal, before.regime)
+        expected = self.market.news_posterior.mean(before.signal, before.regime, before.news_variance)
         seats = slice(self.n_learners)
         wealth = state.wealth[:, seats, None].clamp(min=_LEAST_WEALTH)
         held = state.holdings[:, seats] * state.prices[:, None] / wealth

@@ -7,6 +7,7 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
 from hmgym.checks import integer
+from hmgym.data import PriceHistory
 from hmgym.envs.actions import ActionMap
 from hmgym.envs.batch import MarketBatch
 from hmgym.envs.face import BatchFace
@@ -51,9 +52,9 @@ class MarketEnv(MarketFace, BatchEnv):
 
     | id                         | entries (in this order)                                     |
     |----------------------------|-------------------------------------------------------------|
-    | `hmgym/Leverage-v0`        | short leverage κ, long leverage θ                           |
+    | `hmgym/Leverage-v0`        | leverage ℓ: κ = θ = ℓ                                       |
     | `hmgym/Beliefs-v0`         | expected log return of each asset (and the scale of risk)   |
-    | `hmgym/LeverageBeliefs-v0` | κ, θ, expected log return of each asset (and scale of risk) |
+    | `hmgym/LeverageBeliefs-v0` | ℓ, expected log return of each asset (and the scale of risk)|
 
     Maps to natural units: :class:`~hmgym.envs.actions.ActionMap`.
 
@@ -86,6 +87,10 @@ class MarketEnv(MarketFace, BatchEnv):
         config: the economy; None is the default economy.
         render_mode: None, "rgb_array" or "human".
         amplification: whether `info` holds `gradient_amplification`, which costs a second clearing and its gradients.
+        hidden_regime: whether the observation leaves out the regime, so that the learner has to infer from past signals
+            and the news that followed whether signals are worth anything.
+        leverage_axes: 1 for one limit ℓ = κ = θ, or 2 for κ and θ.
+        history: of fundamentals, in place of the configuration's: "training", "held-out", "all" or a price history.
 
     Raises:
         ValueError: an argument is out of range or unknown.
@@ -103,11 +108,14 @@ class MarketEnv(MarketFace, BatchEnv):
         config: MarketConfig | None = None,
         render_mode: str | None = None,
         amplification: bool = False,
+        hidden_regime: bool = True,
+        leverage_axes: int = 1,
+        history: PriceHistory | str | None = None,
     ) -> None:
         batch = make_batch(
             num_markets=1, leverage=leverage, beliefs=beliefs, confidence=confidence, n_assets=n_assets,
             n_investors=n_investors, reward=reward, config=config, record=render_mode is not None,
-            amplification=amplification,
+            amplification=amplification, hidden_regime=hidden_regime, leverage_axes=leverage_axes, history=history,
         )  # fmt: skip
         if batch.n_learners != 1:
             raise ValueError(
@@ -151,13 +159,17 @@ class MarketVectorEnv(MarketFace, BatchVectorEnv):
         config: MarketConfig | None = None,
         render_mode: str | None = None,
         amplification: bool = False,
+        hidden_regime: bool = True,
+        leverage_axes: int = 1,
+        history: PriceHistory | str | None = None,
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode | None = None,
     ) -> None:
         batch = make_batch(
             num_markets=integer("num_envs", num_envs, 1), leverage=leverage, beliefs=beliefs, confidence=confidence,
             n_assets=n_assets, n_investors=n_investors, reward=reward, config=config, record=render_mode is not None,
-            n_learners=n_learners, amplification=amplification,
+            n_learners=n_learners, amplification=amplification, hidden_regime=hidden_regime,
+            leverage_axes=leverage_axes, history=history,
         )  # fmt: skip
         super().__init__(
             batch, render_mode=render_mode, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode

@@ -61,6 +61,7 @@ OBSERVATION_TABLE: tuple[Entry, ...] = (
     _each("news", 0.15, "log a month", "(-1, 1)", "this month's log return of the fundamental value"),
     _each("signal", 0.15, "log a month", "(-1, 1)", "private signal of next month's news"),
     _one("regime", 0.5, "±1", "±0.964", "1 where the signal is informative, -1 where it is noise"),
+    _each("news_volatility", 0.15, "log a month", "[0, 1)", "standard deviation of next month's news"),
     _each("volatility", 0.15, "log a month", "[0, 1)", "root of the weighted mean of squared returns"),
     _each("last_return", 0.15, "log a month", "(-1, 1)", "return at the last close"),
     _each("short_interest", 0.5, "of shares supplied", "[0, 1)", "shares that all others are short"),
@@ -77,19 +78,22 @@ class ObservationMap(ObservationBox):
 
     Args:
         config: the economy.
+        hidden_regime: whether the row `regime` is left out.
     """
 
-    def __init__(self, config: MarketConfig) -> None:
-        counts = [config.n_assets if entry.per_asset else 1 for entry in OBSERVATION_TABLE]
+    def __init__(self, config: MarketConfig, hidden_regime: bool = False) -> None:
+        self.hidden_regime = hidden_regime
+        table = [entry for entry in OBSERVATION_TABLE if not (hidden_regime and entry.name == "regime")]
+        counts = [config.n_assets if entry.per_asset else 1 for entry in table]
         names: list[str] = []
-        for entry in OBSERVATION_TABLE:
+        for entry in table:
             names += [f"{entry.name}_{i}" for i in range(config.n_assets)] if entry.per_asset else [entry.name]
         super().__init__(names)
-        self._rate = np.repeat([1.0 / entry.scale for entry in OBSERVATION_TABLE], counts)
+        self._rate = np.repeat([1.0 / entry.scale for entry in table], counts)
         bounds = np.cumsum([0, *counts])
         self._slices = {
             entry.name: slice(int(start), int(stop))
-            for entry, start, stop in zip(OBSERVATION_TABLE, bounds[:-1], bounds[1:], strict=True)
+            for entry, start, stop in zip(table, bounds[:-1], bounds[1:], strict=True)
         }
 
     def columns(self, name: str) -> slice:
@@ -138,21 +142,26 @@ class ObservationMap(ObservationBox):
         n = state.unit_value.shape[1]
         prices, holdings, cash = array(state.prices)[:, None], array(state.holdings), array(state.cash)[..., None]
         wealth, supply = array(state.wealth)[..., None], array(state.supply)[:, None]
-        regime = array(state.regime)[:, None, None]
         own_wealth = xp.maximum(wealth[:, :n], floor)
         own_weights = holdings[:, :n] * prices / own_wealth
         twice_short = _of_others(xp, abs(holdings) - holdings, n)
         gross = (
             (supply - array(state.dealer_holdings)[:, None]) - holdings[:, :n] + twice_short
         )  # the others hold in sum what the learner does not hold
-        parts = (
+        if self.hidden_regime:
+            regime: tuple[Any, ...] = ()
+        else:
+            informative = array(state.regime)[:, None, None]
+            regime = (informative + informative - 1.0,)
+        parts: tuple[Any, ...] = (
             cash[:, :n] / own_wealth,
             own_weights,
             abs(own_weights).sum(-1)[..., None],
             array(state.log_value)[:, None] - xp.log(prices),
             array(state.news)[:, None],
             array(state.signal)[:, None],
-            regime + regime - 1.0,
+            *regime,
+            xp.sqrt(array(state.news_variance))[:, None],
             xp.sqrt(array(state.variance))[:, None],
             array(state.last_return)[:, None],
             twice_short / (supply + supply),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from hmgym.checks import integer
+from hmgym.data import PriceHistory
 from hmgym.envs.actions import ActionMap
 from hmgym.envs.batch import MarketBatch
 from hmgym.envs.rewards import RewardFunction
@@ -16,9 +19,13 @@ LEARNERS_SHARE = 0.5
 
 
 def make_config(
-    config: MarketConfig | None, n_assets: int | None, n_investors: int | None, n_learners: int | None = None
+    config: MarketConfig | None,
+    n_assets: int | None,
+    n_investors: int | None,
+    n_learners: int | None = None,
+    history: PriceHistory | str | None = None,
 ) -> MarketConfig:
-    """The economy that an environment runs: `config`, or the default one, with the sizes that were asked for.
+    """The economy that an environment runs: `config`, or the default one, with what else was asked for.
 
     Without a `config` each learner's target share of all wealth is that of one learner, .1, and from six learners on
     they share :data:`LEARNERS_SHARE` equally, so that the crowd still makes the market.
@@ -37,6 +44,8 @@ def make_config(
         )
         if value is not None
     }
+    if history is not None:
+        sizes["history"] = history
     if config is None and sizes.get("n_learners", 0) > 1:
         sizes["learner_share"] = min(MarketConfig.learner_share, LEARNERS_SHARE / sizes["n_learners"])
     return MarketConfig(**sizes) if config is None else dataclasses.replace(config, **sizes)
@@ -55,8 +64,19 @@ def make_batch(
     record: bool,
     n_learners: int | None = None,
     amplification: bool = False,
+    hidden_regime: bool = True,
+    leverage_axes: int = 1,
+    history: PriceHistory | str | None = None,
 ) -> MarketBatch:
     """A batch of markets for these arguments; see :class:`~hmgym.envs.markets.MarketEnv` for their meaning."""
-    economy = make_config(config, n_assets, n_investors, n_learners)
-    action_map = ActionMap(n_assets=economy.n_assets, leverage=leverage, beliefs=beliefs, confidence=confidence)
-    return MarketBatch(economy, action_map, reward, num_markets, record, amplification)
+    if not isinstance(hidden_regime, (bool, np.bool_)):
+        raise ValueError(f"`hidden_regime` must be True or False, got {hidden_regime!r}")
+    economy = make_config(config, n_assets, n_investors, n_learners, history)
+    action_map = ActionMap(
+        n_assets=economy.n_assets,
+        leverage=leverage,
+        beliefs=beliefs,
+        confidence=confidence,
+        leverage_axes=leverage_axes,
+    )
+    return MarketBatch(economy, action_map, reward, num_markets, record, amplification, bool(hidden_regime))

@@ -73,7 +73,7 @@ class PopulationConfig:
     """months of return covariance that the risk matrix spans"""
     short_leverage: tuple[float, float] = (0.0, 0.5)
     long_leverage: tuple[float, float] = (1.0, 2.5)
-    wealth_tail: float = 1.5
+    wealth_tail: float = 3.0
     """Pareto exponent of the background investors' target wealth"""
     learner: LearnerTraits = field(default_factory=LearnerTraits)
 

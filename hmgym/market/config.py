@@ -12,15 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hmgym.checks import integer, is_finite_number, shown
-from hmgym.data import PriceHistory, PriceSource, read_prices, sp500_monthly
+from hmgym.data import PriceHistory, PriceSource, packaged_span, read_prices
 from hmgym.investors import PopulationConfig
 from hmgym.market.registry import COHORTS, MECHANISMS, SCENARIOS, registered
+from hmgym.market.volatility import Volatility, constant, garch
 
 # The packaged stocks in the order a market takes them: three large ones of different trades first, the others by name.
 _DEFAULT_ORDER = (
     "MSFT", "JPM", "XOM", "JNJ", "GE", "WMT", "HD", "KO", "BAC", "CVX",
     "AAPL", "AMD", "BBY", "LLY", "MRK", "PEP", "PFE", "PG", "RRC", "UNH",
 )  # fmt: skip
+
+COST_ANTICIPATIONS = ("quadratic", "exact", "none")
+HOLDERS = 4.0
+"""All investors together may hold at least this many times the supply, whatever the ownership limit."""
+FUNDAMENTALS = ("filtered", "bootstrap", "gaussian")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,22 +50,35 @@ class MarketConfig:
     price_mechanism: str = "clearing"
     """how prices come about, by the name in `hmgym.market.registry.MECHANISMS`"""
 
-    fundamentals: str = "bootstrap"
-    """"bootstrap" (blocks of the history) or "gaussian" (the same mean and covariance)"""
-    history: PriceHistory | None = None
-    """monthly prices behind the fundamentals; None takes the packaged stocks"""
+    fundamentals: str = "filtered"
+    """"filtered" (the history's standardised residuals and its GARCH volatility), "bootstrap" (its months, volatility
+    constant) or "gaussian" (normal, volatility constant); months are drawn independently in all"""
+    history: PriceHistory | str | None = "training"
+    """monthly prices behind the fundamentals, or the name of a span of the packaged stocks: "training" (1990–2009; None is
+    the same), "held-out" (2010–2022), "all" (both)"""
+    dates: tuple[str, str] | None = None
+    """first and last ISO date of the rows of the history that are used, both included; None takes all"""
     assets: tuple[str, ...] | None = None
     """columns of the history, N of them; None takes the first N (of the packaged stocks: MSFT, JPM, XOM, …)"""
     growth: float = 0.005
     """mean log return of fundamentals, in place of the history's own"""
-    block_months: int = 6
 
     dividend_yield: float = 0.0025
     """dividend a share over fundamental value"""
     interest_rate: float = 0.0016
     """on cash, paid and charged"""
-    trading_cost: float = 0.0
-    """fraction of money traded"""
+    trading_cost: float = 0.004
+    """fraction of money traded, charged at settlement"""
+    cost_anticipation: str = "quadratic"
+    """how investors allow for that cost when they plan: "quadratic" (cost × Δw² for trades of Δw times wealth, right where
+    all wealth is traded, and as cheap to clear as none), "exact" (cost × |Δw|) or "none\""""
+    borrowing_spread: float = 0.0025
+    """interest on debt above `interest_rate`"""
+    maintenance_margin: float = 0.25
+    """equity over the gross value of positions below which an investor must close shorts and pay back debt; 0 for none"""
+    ownership_limit: float | None = 0.2
+    """largest share of an asset's supply that one investor may plan to hold, valued at the last close; None for none. Of
+    a small market each may hold 4 / n_investors, if that is more: somebody has to hold what there is"""
     flow_rate: float = 0.03
     """share of the distance to its target wealth that flows to or from each investor"""
     cash_ratio: float = 0.3
@@ -91,25 +110,25 @@ class MarketConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.population, PopulationConfig):
             raise ValueError(f"`population` must be a PopulationConfig, got {type(self.population).__name__}")
-        if self.history is not None and not isinstance(self.history, PriceHistory):
-            raise ValueError(
-                "`history` must be a PriceHistory (MarketConfig.from_prices reads files), "
-                f"got {type(self.history).__name__}"
-            )
-        for name, least in (("n_assets", 1), ("n_investors", 3), ("n_learners", 0), ("block_months", 1)):
+        if self.history is None:
+            object.__setattr__(self, "history", "training")
+        for name, least in (("n_assets", 1), ("n_investors", 3), ("n_learners", 0)):
             object.__setattr__(self, name, integer(name, getattr(self, name), least))
         if self.n_investors < self.n_learners + 2:
             raise ValueError(f"`n_investors` must be >= n_learners + 2 = {self.n_learners + 2}, got {self.n_investors}")
         registered("scenario", self.scenario, SCENARIOS)
         registered("price_mechanism", self.price_mechanism, MECHANISMS)
         self._check_cohorts()
-        if self.fundamentals not in ("bootstrap", "gaussian"):
-            raise ValueError(f'`fundamentals` must be "bootstrap" or "gaussian", got {self.fundamentals!r}')
+        if self.fundamentals not in FUNDAMENTALS:
+            known = ", ".join(f'"{name}"' for name in FUNDAMENTALS)
+            raise ValueError(f"`fundamentals` must be one of {known}, got {self.fundamentals!r}")
         for name, low, high in (
             ("growth", -0.1, 0.1),
             ("dividend_yield", 0.0, 0.1),
             ("interest_rate", -0.05, 0.1),
             ("trading_cost", 0.0, 0.5),
+            ("borrowing_spread", 0.0, 0.1),
+            ("maintenance_margin", 0.0, 0.9),
             ("flow_rate", 0.0, 1.0),
             ("cash_ratio", 0.0, 10.0),
             ("cash_adjustment", 0.0, 1.0),
@@ -127,6 +146,11 @@ class MarketConfig:
             ("volatility_memory_months", 0.99, math.inf),
         ):
             _check(name, getattr(self, name), low, high, open_interval=True)
+        if self.cost_anticipation not in COST_ANTICIPATIONS:
+            known = ", ".join(f'"{name}"' for name in COST_ANTICIPATIONS)
+            raise ValueError(f"`cost_anticipation` must be one of {known}, got {self.cost_anticipation!r}")
+        if self.ownership_limit is not None:
+            _check("ownership_limit", self.ownership_limit, 0.0, math.inf, open_interval=True)
         if self.initial_mispricing is not None:
             _check("initial_mispricing", self.initial_mispricing, -3.0, 3.0)
         if self.n_learners and self.learner_share == 0.0:
@@ -143,10 +167,9 @@ class MarketConfig:
         for name, limit in limits.items():
             if limit < smallest_long:
                 raise ValueError(f"`{name}` must be >= 1/(N+1) = {smallest_long:g}, got {limit}")
-        if len(history.dates) < max(self.block_months, self.n_assets) + 2:
+        if len(history.dates) < self.n_assets + 2:
             raise ValueError(
-                f"`history` must have at least {max(self.block_months, self.n_assets) + 2} months, "
-                f"got {len(history.dates)} ({history.source})"
+                f"`history` must have at least {self.n_assets + 2} months, got {len(history.dates)} ({history.source})"
             )
         spread = history.log_returns.std(axis=0)
         for name, deviation in zip(history.assets, spread, strict=True):
@@ -213,11 +236,26 @@ class MarketConfig:
         return dataclasses.replace(self, **changes)
 
     @property
+    def largest_holding(self) -> float:
+        """The ownership limit that is in force, a share of supply; infinite for none."""
+        if self.ownership_limit is None:
+            return math.inf
+        return max(self.ownership_limit, HOLDERS / self.n_investors)
+
+    @property
     def selected_history(self) -> PriceHistory:
-        """The N columns in use."""
-        packaged = self.history is None
-        history = sp500_monthly() if self.history is None else self.history
-        order = _DEFAULT_ORDER if packaged else history.assets
+        """The rows and the N columns in use."""
+        if isinstance(self.history, PriceHistory):
+            history, order = self.history, self.history.assets
+        elif isinstance(self.history, str):
+            history, order = packaged_span(self.history), _DEFAULT_ORDER
+        else:
+            raise ValueError(
+                "`history` must be a PriceHistory (MarketConfig.from_prices reads files) or the name of a packaged "
+                f"span, got {type(self.history).__name__}"
+            )
+        if self.dates is not None:
+            history = history.between(*_two_dates(self.dates))
         if self.assets is None:
             if self.n_assets > len(order):
                 raise ValueError(
@@ -236,6 +274,18 @@ class MarketConfig:
         """Monthly log returns (T, N) of fundamentals to draw from: the history's, with mean `growth`."""
         returns = self.selected_history.log_returns
         return np.asarray(returns - returns.mean(axis=0) + self.growth)
+
+    @property
+    def volatility(self) -> Volatility:
+        """What the fundamentals draw from; of a history of fewer than 60 returns volatility is constant."""
+        returns = self.selected_history.log_returns
+        return garch(returns) if self.fundamentals == "filtered" else constant(returns)
+
+
+def _two_dates(dates: Any) -> tuple[str, str]:
+    if not isinstance(dates, (tuple, list)) or len(dates) != 2 or not all(isinstance(date, str) for date in dates):
+        raise ValueError(f"`dates` must be two ISO dates, first and last, or None, got {shown(dates)}")
+    return dates[0], dates[1]
 
 
 def _check(name: str, value: float, low: float, high: float, *, open_interval: bool = False) -> None:

@@ -1,10 +1,19 @@
 """Fundamentals: monthly log returns of what the assets are worth, and the signal that tells of the next ones.
 
-Bootstrap: rows of the history, de-meaned and given the configured growth, in blocks of consecutive months; the start
-of each block is uniform over all full blocks. Gaussian: growth + C z with C C' the covariance of those same returns.
+    news = g + √h ∘ u,      signal = √h ∘ (ρ u' + √(1 − ρ²) ε)
 
-Signal: ρ (next news − growth) + √(1 − ρ²) σ z, with ρ² = signal_r2 in the informative regime and 0 in the other, so
-that its deviation σ, that of the news, does not give the regime away.
+g is the configured growth. u, of mean 0 and variance 1, is a row of the history's standardised residuals, all assets
+together, every month drawn anew and uniformly, or normal with the history's correlation; so no month tells which u comes
+next. h, the variance of news, is constant or follows GARCH(1,1): `hmgym.market.volatility`.
+
+| `fundamentals` | u | h |
+|---|---|---|
+| "filtered" | rows, volatility taken out | GARCH(1,1) |
+| "bootstrap" | rows of the history as they are | constant |
+| "gaussian" | normals | constant |
+
+The signal is about u' of next month's news, at next month's h, which this month's news settles. ρ² = signal_r2 in the
+informative regime and 0 in the other, so that the signal's deviation, that of the news, does not give the regime away.
 """
 
 from __future__ import annotations
@@ -32,71 +41,78 @@ class Fundamentals:
     """
 
     def __init__(self, config: MarketConfig, device: torch.device | None) -> None:
-        returns = config.fundamental_returns
-        covariance = torch.from_numpy(np.atleast_2d(np.cov(returns, rowvar=False)))
+        returns, volatility = config.fundamental_returns, config.volatility
+
+        def constant(values: np.ndarray) -> Tensor:
+            return placed(torch.from_numpy(np.array(values)), device)  # type: ignore[no-any-return]
+
         self.device = device
-        self.returns: Tensor = placed(torch.from_numpy(returns), device)  # (T, N)
-        self.covariance: Tensor = placed(covariance, device)  # (N, N)
-        self.deviation: Tensor = placed(torch.sqrt(torch.diagonal(covariance)), device)  # (N,)
-        self._factor: Tensor = placed(torch.linalg.cholesky(covariance), device)
+        self.residuals = constant(volatility.residuals)  # (T, N) rows of u
+        self.covariance = constant(np.atleast_2d(np.cov(returns, rowvar=False)))  # (N, N) of the history's returns
+        self.correlation = constant(np.atleast_2d(np.corrcoef(returns, rowvar=False)))  # (N, N)
+        self.deviation = constant(np.sqrt(volatility.variance))  # (N,) of news, whatever the month
+        self._factor = constant(np.linalg.cholesky(np.atleast_2d(np.corrcoef(returns, rowvar=False))))
+        self._first_variance = constant(volatility.first)  # (S, N)
+        self._omega, self._cap = constant(volatility.omega), constant(volatility.cap)
+        self._alpha, self._beta = constant(volatility.alpha), constant(volatility.beta)
         self._growth = config.growth
         self._gaussian = config.fundamentals == "gaussian"
-        self.block_months = config.block_months
-        self._starts = len(returns) - config.block_months + 1
+        self._changes = bool((volatility.alpha + volatility.beta > 0.0).any())
         self._loading = config.signal_r2**0.5
         self._noise = (1.0 - config.signal_r2) ** 0.5
         self._switch = config.regime_switch
 
     def begin(self, shocks: InitialShocks) -> dict[str, Tensor]:
-        """What a market's first state says of news: `news`, `next_news`, `signal`, `regime`, `block_row`, `block_left`.
+        """What a market's first state says of news: `news`, `next_news`, `news_variance`, `signal`, `regime`.
 
-        The first block of history is entered anywhere.
+        The variance of its first news is from the stationary distribution, of all assets together.
         """
-        passed = self.phase(shocks.phase)
-        row = self.block_start(shocks.block[:, 0]) + passed
-        news = self.news(row, shocks.news[:, 0])
-        row, left = self.advance(row, self.block_months - 1 - passed, shocks.block[:, 1])
-        return {"news": news} | self._coming(row, left, self.first_regime(shocks.regime), shocks.news[:, 1], shocks)
+        variance = self.first_variance(shocks.volatility)
+        xp = namespace(variance)
+        news = self._growth + xp.sqrt(variance) * self.residual(shocks.row[:, 0], shocks.news[:, 0])
+        variance = self.next_variance(variance, news)
+        drawn = self.residual(shocks.row[:, 1], shocks.news[:, 1])
+        return {"news": news} | self._coming(variance, drawn, self.first_regime(shocks.regime), shocks.signal)
 
     def move_on(self, state: MarketState, shocks: Shocks) -> dict[str, Tensor]:
         """The same of the next state: the news that was coming is this month's."""
-        row, left = self.advance(state.block_row, state.block_left, shocks.block)
+        variance = self.next_variance(state.news_variance, state.next_news)
+        drawn = self.residual(shocks.row, shocks.news)
         regime = self.next_regime(state.regime, shocks.regime)
-        return {"news": state.next_news} | self._coming(row, left, regime, shocks.news, shocks)
+        return {"news": state.next_news} | self._coming(variance, drawn, regime, shocks.signal)
 
-    def _coming(
-        self, row: Tensor, left: Tensor, regime: Tensor, normals: Tensor, shocks: InitialShocks | Shocks
-    ) -> dict[str, Tensor]:
-        next_news = self.news(row, normals)
-        signal = self.signal(regime, next_news, shocks.signal)
-        return {"next_news": next_news, "signal": signal, "regime": regime, "block_row": row, "block_left": left}
+    def _coming(self, variance: Tensor, drawn: Tensor, regime: Tensor, normals: Tensor) -> dict[str, Tensor]:
+        deviation = namespace(variance).sqrt(variance)
+        return {
+            "next_news": self._growth + deviation * drawn,
+            "news_variance": variance,
+            "signal": deviation * self.signal(regime, drawn, normals),
+            "regime": regime,
+        }
 
-    def block_start(self, uniform: Tensor) -> Tensor:
-        """First row (E,) of a block, uniform over the full blocks."""
-        row: Tensor = namespace(uniform).integers(uniform * self._starts)
-        return row
-
-    def phase(self, uniform: Tensor) -> Tensor:
-        """Months (E,) of its block that are behind a market at the start."""
-        passed: Tensor = namespace(uniform).integers(uniform * self.block_months)
-        return passed
-
-    def advance(self, row: Tensor, left: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
-        """Next row of the history and months left after it, both (E,); a spent block gives way to a new one."""
+    def residual(self, uniform: Tensor, normals: Tensor) -> Tensor:
+        """u (E, N): a row of the residuals, uniform (E,) among them, or the Gaussian of the normals (E, N)."""
+        drawn: Tensor
         if self._gaussian:
-            return row, left
-        spent, xp = left == 0, namespace(row)
-        row = xp.where(spent, self.block_start(block), row + 1)
-        left = xp.where(spent, self.block_months, left) - 1
-        return row, left
-
-    def news(self, row: Tensor, normals: Tensor) -> Tensor:
-        """News (E, N): the history's row, or the Gaussian of the normals."""
-        if self._gaussian:
-            news: Tensor = self._growth + (normals[..., None, :] * self._factor).sum(-1)
+            drawn = (normals[..., None, :] * self._factor).sum(-1)
         else:
-            news = self.returns[row]
-        return news
+            drawn = self.residuals[namespace(uniform).integers(uniform * self.residuals.shape[0])]
+        return drawn
+
+    def first_variance(self, uniform: Tensor) -> Tensor:
+        """h (E, N) at the start."""
+        drawn: Tensor = self._first_variance[namespace(uniform).integers(uniform * self._first_variance.shape[0])]
+        return drawn
+
+    def next_variance(self, variance: Tensor, news: Tensor) -> Tensor:
+        """h (E, N) of the month after one with this h and this news."""
+        if not self._changes:
+            return variance
+        error = news - self._growth
+        following: Tensor = namespace(variance).at_most(
+            self._omega + self._alpha * (error * error) + self._beta * variance, self._cap
+        )
+        return following
 
     def first_regime(self, uniform: Tensor) -> Tensor:
         """Regime (E,) at the start: 1.0, the signal is informative, or 0.0, with even odds."""
@@ -108,9 +124,8 @@ class Fundamentals:
         following: Tensor = namespace(regime).where(uniform < self._switch, 1.0 - regime, regime)
         return following
 
-    def signal(self, regime: Tensor, next_news: Tensor, normals: Tensor) -> Tensor:
-        """Signal (E, N) about next month's news."""
-        noise = self.deviation * normals
-        informed = self._loading * (next_news - self._growth) + self._noise * noise
-        signal: Tensor = namespace(noise).where(regime[..., None] > 0.5, informed, noise)
+    def signal(self, regime: Tensor, residual: Tensor, normals: Tensor) -> Tensor:
+        """Signal (E, N) about next month's u, in standard deviations."""
+        informed = self._loading * residual + self._noise * normals
+        signal: Tensor = namespace(normals).where(regime[..., None] > 0.5, informed, normals)
         return signal

@@ -1,17 +1,15 @@
 """Inference: what can be known of next month's news before it comes, the posterior given the signal and the regime.
 
-In the informative regime the signal is z = ρ (n − g) + √(1 − ρ²) σ ε of the news n, in the other it is noise alone.
+News is g + √h ∘ u, and its variance h is known. So is all that the signal z tells of u in the informative regime, where
+z/√h = ρ u + √(1 − ρ²) ε; in the other the signal is noise alone. Months are independent given h: nothing else tells of u.
 
-Bootstrap: n is a row of the history. Its prior is the share of blocks that hold the row, which is uniform but for the
-first and last rows, and its posterior
+Rows of the history: each is as likely as another before the signal, and after it
 
-    P(row | z) ∝ P(row) Π_i exp(−½ (z_i − ρ (n_i,row − g))² / ((1 − ρ²) σ_i²)).
+    P(row | z) ∝ Π_i exp(−½ (z_i/√h_i − ρ u_i,row)² / (1 − ρ²)).
 
-Gaussian: n ~ N(g, C), and with D = diag(σ)
+Gaussian: u ~ N(0, R), and
 
-    n | z ~ N(g + K z, C − ρ K C),      K = ρ C (ρ² C + (1 − ρ²) D²)⁻¹.
-
-This month's news is not looked up in the history: whoever did would know the row, and in five months of six the next.
+    u | z ~ N(K z/√h, R − ρ K R),      K = ρ R (ρ² R + (1 − ρ²) I)⁻¹.
 """
 
 from __future__ import annotations
@@ -22,12 +20,12 @@ from torch import Tensor
 from hmgym.market.config import MarketConfig
 from hmgym.market.fundamentals import Fundamentals
 
-_LEAST_NOISE = 1e-8  # share of σ; a signal without noise leaves the nearest row
+_LEAST_NOISE = 1e-8  # a signal without noise leaves the nearest row
 _LARGEST_UNIFORM, _SMALLEST_UNIFORM = 1.0 - 2.0**-53, 2.0**-54
 
 
 class NewsPosterior:
-    """Next month's news given the signal and the regime.
+    """Next month's news given the signal, the regime and the variance.
 
     Args:
         config: of the market.
@@ -35,98 +33,87 @@ class NewsPosterior:
     """
 
     def __init__(self, config: MarketConfig, fundamentals: Fundamentals) -> None:
-        self._fundamentals = fundamentals
         self._gaussian = config.fundamentals == "gaussian"
         self._growth, self._loading = config.growth, config.signal_r2**0.5
         self._noise = (1.0 - config.signal_r2) ** 0.5
-        returns, covariance = fundamentals.returns, fundamentals.covariance
-        rows = torch.arange(len(returns), device=returns.device)
-        self._last_start = len(returns) - config.block_months
-        # The rows of a block that a row can be: its place is known no better than that.
-        self._first_place = (rows - self._last_start).clamp(min=0)
-        self._places = rows.clamp(max=config.block_months - 1) - self._first_place + 1
-        self._log_prior = torch.log(self._places.to(torch.float64) / (config.block_months * (self._last_start + 1)))
+        self._residuals, correlation = fundamentals.residuals, fundamentals.correlation
         # From bad months to good ones, so that neighbouring uniforms draw months alike.
-        self._order = torch.argsort(returns.mean(-1), stable=True)
-        noise = torch.diag((self._noise * fundamentals.deviation) ** 2)
-        signal_covariance = self._loading**2 * covariance + noise
-        self._gain = self._loading * torch.linalg.solve(signal_covariance, covariance).T
-        left = covariance - self._loading * self._gain @ covariance
-        self._informed = 0.5 * (left + left.T)
-        self._informed_factor, self._prior_factor = _root(self._informed), _root(covariance)
+        self._order = torch.argsort((self._residuals * fundamentals.deviation).mean(-1), stable=True)
+        noise = self._noise**2 * torch.eye(len(correlation), dtype=correlation.dtype, device=correlation.device)
+        self._gain = self._loading * torch.linalg.solve(self._loading**2 * correlation + noise, correlation).T
+        left = correlation - self._loading * self._gain @ correlation
+        self._informed, self._prior = 0.5 * (left + left.T), correlation
+        self._informed_factor, self._prior_factor = _root(self._informed), _root(correlation)
 
     @property
     def draws(self) -> int:
-        """Uniforms that one draw takes: the row, its place in the block, and N for Gaussian news."""
-        return 2 + len(self._fundamentals.deviation)
+        """Uniforms that one draw takes: the row, and N for Gaussian news."""
+        return 1 + self._residuals.shape[1]
 
-    def probabilities(self, signal: Tensor, regime: Tensor) -> Tensor:
-        """Probability (E, T) of every row of the history; of the prior where fundamentals are Gaussian.
-
-        Args:
-            signal: shape (E, N).
-            regime: shape (E,), 1.0 where the signal is informative.
-        """
-        scale = max(self._noise, _LEAST_NOISE) * self._fundamentals.deviation
-        misfit = signal.new_zeros(len(signal), 1)
+    def probabilities(self, signal: Tensor, regime: Tensor, variance: Tensor) -> Tensor:
+        """Probability (E, T) of every row of the history; even where fundamentals are Gaussian. Arguments of `mean`."""
+        scale = max(self._noise, _LEAST_NOISE)
+        misfit = signal.new_zeros(len(signal), self._residuals.shape[0])
         if not self._gaussian and self._loading > 0.0:
-            expected = self._loading * (self._fundamentals.returns - self._growth) / scale  # (T, N)
-            seen = (signal / scale).unbind(-1)  # asset by asset: (E, T, N) would be large
+            expected = self._loading / scale * self._residuals  # (T, N)
+            seen = (signal / (scale * torch.sqrt(variance))).unbind(-1)  # asset by asset: (E, T, N) would be large
             errors = (one.unsqueeze(-1) - row for one, row in zip(seen, expected.unbind(-1), strict=True))
             misfit = sum((error * error for error in errors), start=misfit)
         informed = regime.unsqueeze(-1) > 0.5
-        log_posterior = self._log_prior - 0.5 * torch.where(informed, misfit, torch.zeros_like(misfit))
-        return torch.softmax(log_posterior, -1)
+        return torch.softmax(-0.5 * torch.where(informed, misfit, torch.zeros_like(misfit)), -1)
 
-    def mean(self, signal: Tensor, regime: Tensor) -> Tensor:
-        """Mean (E, N) of next month's news, log a month; arguments as in `moments`."""
-        if self._gaussian:
-            moved = signal @ self._gain.T
-            return self._growth + torch.where(regime.unsqueeze(-1) > 0.5, moved, torch.zeros_like(moved))
-        return self.probabilities(signal, regime) @ self._fundamentals.returns
-
-    def moments(self, signal: Tensor, regime: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (E, N) and covariance (E, N, N) of next month's news, log a month.
+    def mean(self, signal: Tensor, regime: Tensor, variance: Tensor) -> Tensor:
+        """Mean (E, N) of next month's news, log a month.
 
         Args:
             signal: shape (E, N).
             regime: shape (E,), 1.0 where the signal is informative.
+            variance: shape (E, N), of next month's news before the signal, `MarketState.news_variance`.
         """
+        deviation = torch.sqrt(variance)
+        if self._gaussian:
+            moved = deviation * ((signal / deviation) @ self._gain.T)
+            return self._growth + torch.where(regime.unsqueeze(-1) > 0.5, moved, torch.zeros_like(moved))
+        return self._growth + deviation * (self.probabilities(signal, regime, variance) @ self._residuals)
+
+    def moments(self, signal: Tensor, regime: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (E, N) and covariance (E, N, N) of next month's news, log a month. Arguments of `mean`."""
+        deviation = torch.sqrt(variance)
+        outer = deviation.unsqueeze(-1) * deviation.unsqueeze(-2)
         if self._gaussian:
             informed = (regime > 0.5)[:, None, None]
-            return self.mean(signal, regime), torch.where(informed, self._informed, self._fundamentals.covariance)
-        probability, returns = self.probabilities(signal, regime), self._fundamentals.returns
-        mean = probability @ returns
-        deviations = returns - mean.unsqueeze(1)  # (E, T, N)
-        return mean, deviations.transpose(-1, -2) @ (probability.unsqueeze(-1) * deviations)
+            mean = self.mean(signal, regime, variance)
+            return mean, outer * torch.where(informed, self._informed, self._prior)
+        probability = self.probabilities(signal, regime, variance)
+        mean = probability @ self._residuals
+        deviations = self._residuals - mean.unsqueeze(1)  # (E, T, N)
+        covariance = deviations.transpose(-1, -2) @ (probability.unsqueeze(-1) * deviations)
+        return self._growth + deviation * mean, outer * covariance
 
-    def draw(self, signal: Tensor, regime: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Next month's news (E, N), the row of the history that it is (E,) and the rows left in its block (E,).
+    def draw(self, signal: Tensor, regime: Tensor, variance: Tensor, uniforms: Tensor) -> Tensor:
+        """Next month's news (E, N).
 
-        A larger first uniform draws a better month of the bootstrap, by the mean return of the assets, so that
-        stratified uniforms give stratified months. Where fundamentals are Gaussian row and place stand for nothing.
+        A larger first uniform draws a better row of the history, by the mean return of the assets at their average
+        volatility, so that stratified uniforms give stratified months. Gaussian news comes from the other uniforms.
 
         Args:
             signal: shape (E, N).
             regime: shape (E,), 1.0 where the signal is informative.
+            variance: shape (E, N), of next month's news before the signal.
             uniforms: shape (E, `draws`), float64, each in [0, 1).
 
         Raises:
             ValueError: `uniforms` are others.
         """
         _check(uniforms, (signal.shape[0], self.draws))
-        cumulated = self.probabilities(signal, regime)[:, self._order].cumsum(-1)
+        if self._gaussian:
+            normals = torch.special.ndtri(uniforms[:, 1:].clamp(_SMALLEST_UNIFORM, _LARGEST_UNIFORM)).unsqueeze(-1)
+            factor = torch.where(regime[:, None, None] > 0.5, self._informed_factor, self._prior_factor)
+            return self.mean(signal, regime, variance) + torch.sqrt(variance) * (factor @ normals).squeeze(-1)
+        cumulated = self.probabilities(signal, regime, variance)[:, self._order].cumsum(-1)
         level = uniforms[:, :1] * cumulated[:, -1:]
         at = torch.searchsorted(cumulated, level.contiguous(), right=True).squeeze(-1).clamp(max=len(self._order) - 1)
-        row = self._order[at]
-        place = self._first_place[row] + (uniforms[:, 1] * self._places[row]).long()
-        left = self._fundamentals.block_months - 1 - place
-        if not self._gaussian:
-            return self._fundamentals.returns[row], row, left
-        normals = torch.special.ndtri(uniforms[:, 2:].clamp(_SMALLEST_UNIFORM, _LARGEST_UNIFORM)).unsqueeze(-1)
-        informed = regime[:, None, None] > 0.5
-        factor = torch.where(informed, self._informed_factor, self._prior_factor)
-        return self.mean(signal, regime) + (factor @ normals).squeeze(-1), row, left
+        return self._growth + torch.sqrt(variance) * self._residuals[self._order[at]]
 
 
 def _check(uniforms: Tensor, shape: tuple[int, int]) -> None:

@@ -17,6 +17,7 @@ from hmgym.clearing import ClearingError
 from hmgym.market.config import MarketConfig
 from hmgym.market.demand import Demand, Trade
 from hmgym.market.fundamentals import Fundamentals
+from hmgym.market.limits import limited
 from hmgym.market.inference import NewsPosterior
 from hmgym.market.mechanisms import Clearing, PriceMechanism
 from hmgym.market.registry import MECHANISMS, SCENARIOS, numpy_ready, registered
@@ -141,9 +142,9 @@ class Market:
         return self.scenario.open(state, None)[0]
 
     def imagine(self, state: MarketState, uniforms: Tensor) -> MarketState:
-        """The state with `next_news`, `block_row` and `block_left` drawn from what signal and regime tell of them.
+        """The state with `next_news` drawn from what signal, regime and variance tell of it.
 
-        The state's own are not read: two states that differ in these alone give the same.
+        The state's own is not read: two states that differ in it alone give the same.
 
         Args:
             state: the markets.
@@ -155,8 +156,8 @@ class Market:
         self._check_state(state)
         if self.arrays == "numpy":
             raise ValueError('`arrays` must be "torch" to imagine months, got "numpy"')
-        news, row, left = self.news_posterior.draw(state.signal, state.regime, uniforms)
-        return replace(state, next_news=news, block_row=row, block_left=left)
+        news = self.news_posterior.draw(state.signal, state.regime, state.news_variance, uniforms)
+        return replace(state, next_news=news)
 
     # One period
 
@@ -250,7 +251,10 @@ class Market:
         return gain
 
     def _demand(self, state: MarketState, promised: Any, action: Action | None) -> Demand:
-        """What everybody posts, the learners as the action says."""
+        """What everybody posts, the learners as the action says, within what rules and lenders allow."""
+        return limited(self.config, self._wanted(state, promised, action), state.prices)
+
+    def _wanted(self, state: MarketState, promised: Any, action: Action | None) -> Demand:
         demand = self.scenario.demand(state, promised)
         if action is None:
             return demand

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
-from hmgym.arrays import namespace
+from hmgym.arrays import Numpy, namespace
 from hmgym.clearing import PortfolioMemory, Problem, clear
 from hmgym.market.demand import Demand, Trade
 
@@ -54,7 +55,10 @@ class Clearing:
     numpy_ready: ClassVar[bool] = True
 
     def __init__(self, config: MarketConfig) -> None:
-        self._n_assets, self._cost, self._smoothing = config.n_assets, config.trading_cost, config.smoothing
+        self._n_assets, self._smoothing = config.n_assets, config.smoothing
+        self._cost = config.trading_cost if config.cost_anticipation == "exact" else 0.0
+        self._damping = config.trading_cost if config.cost_anticipation == "quadratic" else 0.0
+        self._identity = torch.eye(config.n_assets, dtype=torch.float64)
 
     def memory(self) -> PortfolioMemory | None:
         """Last month's portfolios, near which this month's are; None for the few assets where that saves no time."""
@@ -65,9 +69,16 @@ class Clearing:
     ) -> Trade:
         """Clear the markets; who posts orders is served at the price that clears."""
         cost, xp = self._cost, namespace(demand.wealth)
+        beliefs, risk = demand.beliefs, demand.risk
+        if self._damping:
+            # q |w − w_prev|² off the objective: 2 q w_prev more return, q more risk of each asset.
+            held = state.prices[:, None] * demand.holdings
+            held = held / xp.where(demand.wealth > 0.0, demand.wealth, xp.ones_like(demand.wealth))[..., None]
+            identity = self._identity.numpy() if xp is Numpy else self._identity.to(risk.device)
+            beliefs, risk = beliefs + 2.0 * self._damping * held, risk + self._damping * identity
         problem = Problem.of(
-            demand.beliefs,
-            demand.risk,
+            beliefs,
+            risk,
             demand.wealth,
             demand.short_leverage,
             demand.long_leverage,

@@ -52,9 +52,12 @@ def pay_for_trades(
         ledger.pay(INVESTORS, "exchange", cost_rate * xp.dot(abs(bought), prices))
 
 
-def pay_interest(ledger: Ledger, rate: float) -> None:
-    """The bank pays on cash, and charges on debt."""
-    ledger.pay("bank", INVESTORS, rate * ledger.cash)
+def pay_interest(ledger: Ledger, rate: float, spread: float = 0.0) -> None:
+    """The bank pays `rate` on cash, and charges `rate` + `spread` on debt."""
+    interest = rate * ledger.cash
+    if spread:
+        interest = interest + spread * namespace(ledger.cash).at_most(ledger.cash, 0.0)
+    ledger.pay("bank", INVESTORS, interest)
 
 
 def pay_dividends(ledger: Ledger, holdings: Tensor, a_share: Tensor) -> None:

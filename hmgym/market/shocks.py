@@ -27,8 +27,8 @@ class Shocks(Draws):
     """One period's draws (a leading dimension k when k periods were drawn together).
 
     Every market has `news` (E, N) normal, the news after next, used by Gaussian fundamentals only; `signal` (E, N)
-    normal, noise of the signal; `block` (E,) uniform, where the next block of history starts; `regime` (E,) uniform,
-    whether the signal's regime changes. The rest is its scenario's.
+    normal, noise of the signal; `row` (E,) uniform, which row of the history the news after next has; `regime` (E,)
+    uniform, whether the signal's regime changes. The rest is its scenario's.
     """
 
     def period(self, index: int) -> Shocks:
@@ -40,22 +40,21 @@ class InitialShocks(Draws):
     """What a market starts from.
 
     Every market has `news` (E, 2, N) normal, this month's and next month's, Gaussian fundamentals only; `signal`
-    (E, N) normal; `mispricing` (E, N) normal; `block` (E, 2) uniform, where the first and the second block of history
-    start; `phase` (E,) uniform, how far into its block the market starts; `regime` (E,) uniform. The rest is its
-    scenario's.
+    (E, N) normal; `mispricing` (E, N) normal; `row` (E, 2) uniform, which rows of the history they have; `volatility`
+    (E,) uniform, the variance of this month's news; `regime` (E,) uniform. The rest is its scenario's.
     """
 
 
 def period_layout(n_assets: int) -> Layout:
     """What every market draws in a period."""
-    return Layout(normals={"news": (n_assets,), "signal": (n_assets,)}, uniforms={"block": (), "regime": ()})
+    return Layout(normals={"news": (n_assets,), "signal": (n_assets,)}, uniforms={"row": (), "regime": ()})
 
 
 def initial_layout(n_assets: int) -> Layout:
     """What every market draws at its start."""
     return Layout(
         normals={"news": (2, n_assets), "signal": (n_assets,), "mispricing": (n_assets,)},
-        uniforms={"block": (2,), "phase": (), "regime": ()},
+        uniforms={"row": (2,), "volatility": (), "regime": ()},
     )
 
 

@@ -19,13 +19,12 @@ from hmgym.market.tensors import exogenous_names, map_tensors, named_tensors, wi
 class MarketState:
     """E markets between two periods: this month's news, signal and regime are already in it.
 
-    Money and shares are float64. What a learner may know before it acts is everything but `next_news`, `block_row`,
-    `block_left` and what other investors remember (`scenario`). In a market of arrays (see `Market`) every tensor named
-    here is a numpy array.
+    Money and shares are float64. What a learner may know before it acts is everything but `next_news` and what
+    other investors remember (`scenario`). In a market of arrays (see `Market`) every tensor named here is a numpy array.
     """
 
     exogenous_fields: ClassVar[tuple[str, ...]] = (
-        "log_value", "news", "signal", "regime", "next_news", "block_row", "block_left",
+        "log_value", "news", "signal", "regime", "next_news", "news_variance",
     )  # fmt: skip
 
     month: Tensor  # (E,) int64, periods since the start
@@ -45,8 +44,7 @@ class MarketState:
     last_return: Tensor  # (E, N) log return of the last close
     variance: Tensor  # (E, N) weighted average of squared monthly log returns
     next_news: Tensor  # (E, N) hidden
-    block_row: Tensor  # (E,) int64, row of the history that `next_news` is
-    block_left: Tensor  # (E,) int64, rows left in the block
+    news_variance: Tensor  # (E, N) variance of next month's news, which the news so far settle
     scenario: Any  # what the investors remember: a dataclass of tensors that the scenario owns
 
     @property

@@ -85,8 +85,8 @@ class CrowdScenario:
     def initial(self, shocks: InitialShocks) -> MarketState:
         """Everybody holds the same portfolio, in proportion to its target wealth.
 
-        The first block of history is entered anywhere. Prices are fundamental values times exp(mispricing), whose mean
-        is, unless configured, what `Population.required_discount` expects.
+        Prices are fundamental values times exp(mispricing), whose mean is, unless configured, what
+        `Population.required_discount` expects.
         """
         config, fundamentals = self.config, self._fundamentals
         drawn = [self._drawn(shocks, prefix) for prefix in self._prefixes]

@@ -32,7 +32,7 @@ def settle(
     n_learners, prices, holdings = state.unit_value.shape[-1], trade.prices, trade.holdings
     ledger = Ledger(state.cash, state.accounts)
     pay_for_trades(ledger, state, trade, config.trading_cost, sold=estate, seller="default_fund")
-    pay_interest(ledger, config.interest_rate)
+    pay_interest(ledger, config.interest_rate, config.borrowing_spread)
     pay_dividends(ledger, holdings, config.dividend_yield * xp.exp(state.log_value))
     invested = xp.dot(holdings, prices)
     closing = ledger.cash + invested  # wealth at the close, before flows
