@@ -71,9 +71,10 @@ class RegimeFilter:
         seen, config = markets.observation_map, markets.config
         news, signal, volatility = (feature(seen, name) for name in ("news", "signal", "news_volatility"))
         fundamentals = Market(config, arrays="numpy").fundamentals
+        rows = None if config.fundamentals == "gaussian" else np.asarray(fundamentals.residuals)
         return cls(
             news=news, signal=signal, volatility=volatility, growth=config.growth, signal_r2=config.signal_r2,
-            switch=config.regime_switch, rows=None if config.fundamentals == "gaussian" else fundamentals.residuals,
+            switch=config.regime_switch, rows=rows,
             correlation=np.asarray(fundamentals.correlation), times_signal=times_signal,
         )  # fmt: skip
 
