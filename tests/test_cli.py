@@ -136,10 +136,13 @@ def test_a_checkpoint_is_evaluated_on_its_own_markets_or_on_others(
     options = ["--episodes", "4", "--screening-episodes", "0", "--out", str(tmp_path / "held" / "table.json")]
     status, table, _ = run("evaluate", str(tmp_path), *options, capsys=capsys)
     assert status == 0
-    assert [line.split("  ")[0] for line in table.splitlines()[3:]] == [algo, "random", "no leverage"]
+    assert [line.split("  ")[0] for line in table.splitlines()[3:]] == [
+        algo, "random", "no leverage", "without information",
+    ]  # fmt: skip
     found = json.loads((tmp_path / "held" / "table.json").read_text())
     assert (found["algo"], found["env_id"], found["env_steps"], found["episodes"]) == (algo, plan.env_id, 64, 4)
-    expected = evaluate(result.policy, plan.env_id, episodes=4, env_kwargs=sizes)
+    assert found["protocol"]["span"] == "held-out"
+    expected = evaluate(result.policy, plan.env_id, episodes=4, env_kwargs={**sizes, "history": "held-out"})
     assert found["final"]["mean"] == pytest.approx(float(expected.returns.mean()), abs=1e-12)
     checkpoint = tmp_path / "checkpoints" / "64"
     held = ["--n-investors", "8", "--parameters", "interest_rate=0.002", "--seed", "7"]
@@ -149,6 +152,9 @@ def test_a_checkpoint_is_evaluated_on_its_own_markets_or_on_others(
     assert "interest_rate=0.002" in other["settings"]["config"]
     assert "n_investors=8" in other["settings"]["config"]
     assert other["final"]["mean"] != found["final"]["mean"]
+    own = ["--parameters", "history=all"]
+    assert run("evaluate", str(checkpoint), *options, *own, capsys=capsys)[0] == 0
+    assert json.loads((tmp_path / "held" / "table.json").read_text())["protocol"]["span"] == "its own"
 
 
 def test_help_lists_commands_and_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from hmgym.agents.baselines import Baseline, baselines_of
 from hmgym.agents.constant import ConstantPolicy, RandomPolicy, constant_grid, no_leverage
+from hmgym.agents.estimates import Estimate, estimate
 from hmgym.agents.evaluation import (
-    ConstantChoice,
-    Estimate,
+    PROTOCOL,
     Evaluation,
-    choose_best_constant,
-    estimate,
+    Protocol,
     evaluate,
-    evaluate_baselines,
     over_training_seeds,
     paired_difference,
 )
 from hmgym.agents.planning import MyopicPolicy, PlannerPolicy, PlanningSettings
 from hmgym.agents.policy import Planner, Policy, Predictor
+from hmgym.agents.selection import ConstantChoice, choose_best_constant, evaluate_baselines
 
 __all__ = [
+    "PROTOCOL",
     "Baseline",
     "ConstantChoice",
     "ConstantPolicy",
@@ -30,6 +30,7 @@ __all__ = [
     "PlanningSettings",
     "Policy",
     "Predictor",
+    "Protocol",
     "RandomPolicy",
     "baselines_of",
     "choose_best_constant",

@@ -24,6 +24,8 @@ ALGORITHMS: dict[str, str] = {
     "a2c": "hmgym.agents.sb3.algorithms:A2C",
     "sac": "hmgym.agents.sb3.algorithms:SAC",
     "td3": "hmgym.agents.sb3.algorithms:TD3",
+    "tqc": "hmgym.agents.sb3.contrib:TQC",
+    "recurrent_ppo": "hmgym.agents.sb3.contrib:RECURRENT_PPO",
     "apg": "hmgym.agents.gradient_training:APG",
     "shac": "hmgym.agents.gradient_training:SHAC",
 }

@@ -1,76 +1,121 @@
-"""Policies compared on the same shocks: means with 95 % intervals, paired differences, the best constant.
+"""The evaluation protocol: which episodes, of which span of the history, policies are chosen and reported on.
 
 An episode is one seed. Two policies evaluated on the same seeds meet the same markets, the same news and the same other
 investors, so that the difference between them is estimated far better than either mean.
+
+| | seeds from | news of the span |
+|---|---|---|
+| training | the run's own seed | "training", the environment's default |
+| learning curves | 3,000,000 | "training" |
+| choosing a constant or a rule | 2,000,000 | "training" |
+| what is reported | 1,000,000 | "held-out" |
+
+A policy is reported in markets whose news follows a span of the history that nothing was trained or chosen on
+(:class:`Protocol`). Where the user gave a history of their own, by `history` or in a `config`, it is used for both.
+Everything that compares policies goes by :data:`PROTOCOL`: `hmgym train`, `hmgym evaluate`, the benchmarks.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hmgym.agents.baselines import baselines_of
-from hmgym.agents.constant import ConstantPolicy, constant_grid
+from hmgym.agents.estimates import Estimate as Estimate
+from hmgym.agents.estimates import estimate as estimate
 from hmgym.agents.policy import Actor, Policy
 from hmgym.checks import integer
 from hmgym.envs import BatchVectorEnv, make_markets
 
 FloatArray = npt.NDArray[np.float64]
-
-EPISODES = 2048
-"""Episodes of an evaluation."""
-EVALUATION_SEED = 1_000_000
-"""First seed of the episodes that policies are reported on."""
-SELECTION_SEED = 2_000_000
-"""First seed of the episodes that the best constant is chosen on."""
-SCREENING_EPISODES = 256
-"""Episodes that every constant of the grid gets; the best eighth then gets `EPISODES`."""
-BATCH = 512
-
-_NORMAL_975 = 1.959963984540054
+_BATCH = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A mean and its 95 % interval.
+class Protocol:
+    """How policies are chosen and compared.
 
     Attributes:
-        mean: sum of rewards an episode, or a difference of such sums.
-        low: lower end of the interval.
-        high: upper end.
-        count: number of episodes, or of whatever was the unit.
+        episodes: of a report, and of the last round of a choice.
+        first_seed: of the episodes of a report; the others count up from it.
+        selection_seed: of the episodes that a constant or a rule is chosen on.
+        screening_episodes: that every candidate gets before the best of them get `episodes`.
+        span: of the history, that policies are reported on.
+        selection_span: of the history, that constants and rules are chosen on, as policies are trained on it.
     """
 
-    mean: float
-    low: float
-    high: float
-    count: int
+    episodes: int = 2048
+    first_seed: int = 1_000_000
+    selection_seed: int = 2_000_000
+    screening_episodes: int = 256
+    span: str = "held-out"
+    selection_span: str = "training"
 
-    @property
-    def ci95(self) -> list[float]:
-        """The interval as a list, as reports write it."""
-        return [self.low, self.high]
+    def __post_init__(self) -> None:
+        least = {"episodes": 1, "first_seed": 0, "selection_seed": 0, "screening_episodes": 1}
+        for name, smallest in least.items():
+            integer(name, getattr(self, name), smallest)
+
+    def report(self, env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Arguments of :func:`evaluate` for what is reported: `episodes`, `first_seed` and `env_kwargs`.
+
+        Args:
+            env_id: a registered id.
+            env_kwargs: arguments of the environment.
+        """
+        return {
+            "episodes": self.episodes, "first_seed": self.first_seed,
+            "env_kwargs": on_span(env_id, env_kwargs, self.span),
+        }  # fmt: skip
+
+    def selection(self, env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Arguments of :func:`~hmgym.agents.choose_best_constant`: the same and `screening_episodes`."""
+        return {
+            "screening_episodes": self.screening_episodes, "episodes": self.episodes,
+            "first_seed": self.selection_seed, "env_kwargs": on_span(env_id, env_kwargs, self.selection_span),
+        }  # fmt: skip
+
+    def described(self, env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """For reports: its fields; the spans are "its own" where the history is the user's or the environment's."""
+        used = on_span(env_id, env_kwargs, self.span) != dict(env_kwargs or {})
+        spans = {} if used else dict.fromkeys(("span", "selection_span"), "its own")
+        return {**{item.name: getattr(self, item.name) for item in fields(self)}, **spans}
 
 
-def estimate(values: npt.ArrayLike) -> Estimate:
-    """Mean of independent values with Student's 95 % interval.
+PROTOCOL = Protocol()
+"""What every command and every benchmark goes by."""
+EPISODES, EVALUATION_SEED, SCREENING_EPISODES = PROTOCOL.episodes, PROTOCOL.first_seed, PROTOCOL.screening_episodes
 
-    Raises:
-        ValueError: fewer than two values, or one is not finite.
+
+def on_span(env_id: str, env_kwargs: Mapping[str, Any] | None, span: str) -> dict[str, Any]:
+    """Arguments of an environment whose news follows a span of the packaged history.
+
+    They stay as they are where the user gave a history, by `history` or by a `config` whose `history` or `dates` are
+    not the default's, and where the environment takes none.
+
+    Args:
+        env_id: a registered id.
+        env_kwargs: arguments of the environment.
+        span: "training", "held-out" or "all".
     """
-    sample = np.asarray(values, np.float64)
-    if sample.ndim != 1 or sample.size < 2:
-        raise ValueError(f"`values` must be one row of at least 2 numbers, got shape {sample.shape}")
-    if not np.isfinite(sample).all():
-        raise ValueError("`values` must be finite")
-    mean = float(sample.mean())
-    half = _quantile(sample.size - 1) * float(sample.std(ddof=1)) / math.sqrt(sample.size)
-    return Estimate(mean=mean, low=mean - half, high=mean + half, count=int(sample.size))
+    given = dict(env_kwargs or {})
+    if "history" in given or _own_history(given.get("config")):
+        return given
+    markets = make_markets(env_id, 1, **given)
+    markets.close()
+    takes = "history" in inspect.signature(type(markets)).parameters
+    return {**given, "history": span} if takes else given
+
+
+def _own_history(config: Any) -> bool:
+    if config is None:
+        return False
+    defaults = {item.name: item.default for item in fields(config)}
+    return any(getattr(config, name, None) != defaults.get(name) for name in ("history", "dates"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +161,7 @@ def evaluate(
     name: str = "policy",
     episodes: int = EPISODES,
     first_seed: int = EVALUATION_SEED,
-    batch: int = BATCH,
+    batch: int = _BATCH,
     env_kwargs: Mapping[str, Any] | None = None,
     seat: int | None = None,
 ) -> Evaluation:
@@ -149,7 +194,7 @@ def evaluate(
         learners = markets.n_learners
         if seat is not None and not 0 <= seat < learners:
             raise ValueError(f"`seat` must be one of {learners} learners, got {seat}")
-        parts.append(_run(policy, markets, first_seed + start))
+        parts.append(_run(policy, markets, list(range(first_seed + start, first_seed + start + markets.num_markets))))
         markets.close()
 
     def series(values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -189,9 +234,9 @@ def _markets_that_end(env_id: str, count: int, env_kwargs: Mapping[str, Any]) ->
     return markets
 
 
-def _run(policy: Policy, markets: BatchVectorEnv, seed: int) -> _Episodes:
+def _run(policy: Policy, markets: BatchVectorEnv, seeds: list[int]) -> _Episodes:
     actor = Actor(policy, markets)
-    observation, _ = markets.reset(seed=seed)
+    observation, _ = markets.reset(seed=seeds)
     count = markets.num_envs  # a row a learner
     found = _Episodes(np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.bool_))
     running, starting = np.ones(count, np.bool_), np.ones(count, np.bool_)
@@ -209,6 +254,43 @@ def _run(policy: Policy, markets: BatchVectorEnv, seed: int) -> _Episodes:
     return found
 
 
+def evaluate_copies(
+    policy: Policy,
+    copies: int,
+    env_id: str,
+    *,
+    episodes: int,
+    first_seed: int,
+    env_kwargs: Mapping[str, Any] | None = None,
+    batch: int = _BATCH,
+) -> FloatArray:
+    """Sums of rewards of several policies that act as one, on the same episodes: how searches try many side by side.
+
+    Args:
+        policy: gets the observations of all copies, those of the first copy first, as many rows each, and returns as
+            many actions.
+        copies: policies K.
+        env_id: a registered id.
+        episodes: number of seeds.
+        first_seed: episode i has seed first_seed + i in every copy.
+        env_kwargs: arguments of the environment.
+        batch: markets side by side, at least one a copy.
+
+    Returns:
+        shape (K, episodes); where a market has several learners, the mean over them.
+    """
+    copies, episodes = integer("copies", copies, 1), integer("episodes", episodes, 1)
+    parts = []
+    each = max(1, batch // copies)
+    for start in range(0, episodes, each):
+        seeds = list(range(first_seed + start, first_seed + min(start + each, episodes)))
+        markets = _markets_that_end(env_id, copies * len(seeds), env_kwargs or {})
+        found = _run(policy, markets, seeds * copies)
+        parts.append(found.returns.reshape(copies, len(seeds), markets.n_learners).mean(-1))
+        markets.close()
+    return np.concatenate(parts, 1)
+
+
 def paired_difference(policy: Evaluation, baseline: Evaluation) -> Estimate:
     """Mean difference of the sums of rewards, episode by episode, with its 95 % interval.
 
@@ -223,118 +305,6 @@ def paired_difference(policy: Evaluation, baseline: Evaluation) -> Estimate:
     return estimate(policy.returns - baseline.returns)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ConstantChoice:
-    """The best constant and how it was chosen.
-
-    Attributes:
-        policy: the best one.
-        names: of all constants of the grid.
-        screening: shape (grid,), mean sum of rewards of each constant on the screening episodes.
-        first_seed: first seed of the episodes it was chosen on.
-    """
-
-    policy: ConstantPolicy
-    names: list[str]
-    screening: FloatArray
-    first_seed: int
-
-
-def choose_best_constant(
-    env_id: str,
-    *,
-    screening_episodes: int = SCREENING_EPISODES,
-    episodes: int = EPISODES,
-    first_seed: int = SELECTION_SEED,
-    env_kwargs: Mapping[str, Any] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> ConstantChoice:
-    """Choose among the constants of the grid, on seeds that no report uses.
-
-    Every constant runs the same screening episodes; the best eighth of the grid then runs `episodes`, and the best of
-    these is chosen.
-
-    Args:
-        env_id: a registered id.
-        screening_episodes: episodes of every constant.
-        episodes: episodes of the best eighth; 0 chooses by the screening alone.
-        first_seed: first seed of both.
-        env_kwargs: arguments of the environment.
-        progress: called with the number of evaluations done and in all.
-
-    Raises:
-        ValueError: an argument is out of range.
-    """
-    screening_episodes = integer("screening_episodes", screening_episodes, 1)
-    episodes = integer("episodes", episodes, 0)
-    markets = make_markets(env_id, 1, **(env_kwargs or {}))
-    grid = constant_grid(markets.action_map)
-    finalists = max(1, len(grid) // 8) if episodes > 0 else 0
-    total = len(grid) + finalists
-    done = 0
-
-    def mean(policy: ConstantPolicy, count: int) -> float:
-        nonlocal done
-        value = float(
-            evaluate(policy, env_id, episodes=count, first_seed=first_seed, env_kwargs=env_kwargs).returns.mean()
-        )
-        done += 1
-        if progress is not None:
-            progress(done, total)
-        return value
-
-    screening = np.array([mean(policy, screening_episodes) for policy in grid])
-    order = np.argsort(-screening, kind="stable")
-    best = grid[int(order[0])]
-    if finalists:
-        chosen = [grid[int(index)] for index in order[:finalists]]
-        best = chosen[int(np.argmax([mean(policy, episodes) for policy in chosen]))]
-    return ConstantChoice(
-        policy=best, names=[policy.name for policy in grid], screening=screening, first_seed=first_seed
-    )
-
-
-def evaluate_baselines(
-    env_id: str,
-    *,
-    episodes: int = EPISODES,
-    first_seed: int = EVALUATION_SEED,
-    env_kwargs: Mapping[str, Any] | None = None,
-    choice: ConstantChoice | None = None,
-) -> dict[str, Evaluation]:
-    """Evaluate what an agent is compared with: the id's own baselines, and the best constant of `choice`.
-
-    See :func:`~hmgym.agents.baselines.baselines_of`.
-    """
-    runs = {
-        name: evaluate(
-            baseline.policy, baseline.env_id, name=name.replace("_", " "), episodes=episodes, first_seed=first_seed,
-            env_kwargs=baseline.env_kwargs,
-        )
-        for name, baseline in baselines_of(env_id, env_kwargs).items()
-    }  # fmt: skip
-    if choice is not None:
-        runs["best_constant"] = evaluate(
-            choice.policy, env_id, name=f"best constant ({choice.policy.name})", episodes=episodes,
-            first_seed=first_seed, env_kwargs=env_kwargs,
-        )  # fmt: skip
-    return runs
-
-
 def over_training_seeds(differences: Sequence[float]) -> Estimate:
     """Interval over training seeds: each entry is one trained policy's mean paired difference, the seed is the unit."""
     return estimate(differences)
-
-
-def _quantile(degrees: int) -> float:
-    """97.5 % quantile of Student's t: Fisher and Cornish's expansion, within .2 % from 3 degrees of freedom on."""
-    if degrees < 3:
-        return (12.706204736, 4.302652730)[degrees - 1]
-    z = _NORMAL_975
-    terms = (
-        (z**3 + z) / 4.0,
-        (5.0 * z**5 + 16.0 * z**3 + 3.0 * z) / 96.0,
-        (3.0 * z**7 + 19.0 * z**5 + 17.0 * z**3 - 15.0 * z) / 384.0,
-        (79.0 * z**9 + 776.0 * z**7 + 1482.0 * z**5 - 1920.0 * z**3 - 945.0 * z) / 92160.0,
-    )
-    return z + math.fsum(term / float(degrees) ** power for power, term in enumerate(terms, start=1))

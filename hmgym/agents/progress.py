@@ -1,15 +1,17 @@
-"""Progress bars: of a training run, with the mean return of the policy that explores; of the choice of a constant."""
+"""Progress bars: of a training run, with the mean return of the policy that explores; of choices of what to beat."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
 
-from hmgym.agents.evaluation import ConstantChoice, choose_best_constant
+from hmgym.agents.probes import choose_rules
+from hmgym.agents.rule_search import RuleChoice
+from hmgym.agents.selection import ConstantChoice, choose_best_constant
 
 
 class ProgressBar:
@@ -61,3 +63,17 @@ def choose_with_bar(env_id: str, **settings: Any) -> ConstantChoice:
             bar.update(done - bar.n)
 
         return choose_best_constant(env_id, progress=advance, **settings)
+
+
+def rules_with_bar(env_id: str, env_kwargs: Mapping[str, Any] | None = None, **settings: Any) -> dict[str, RuleChoice]:
+    """:func:`~hmgym.agents.probes.choose_rules` with a bar, where there is a terminal; same arguments."""
+    with tqdm(unit="episode", unit_scale=True, leave=False, disable=None) as bar:
+
+        def advance(name: str, done: int, total: int) -> None:
+            if bar.desc != f"{name}: ":
+                bar.reset()
+                bar.set_description(name)
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return choose_rules(env_id, env_kwargs, progress=advance, **settings)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hmgym.agents.evaluation import ConstantChoice, Evaluation, paired_difference
+from hmgym.agents.evaluation import Evaluation, paired_difference
 from hmgym.agents.policy import Actor, Policy
+from hmgym.agents.rule_search import RuleChoice
+from hmgym.agents.selection import ConstantChoice
 from hmgym.analysis.figures import LEARNER, MUTED, SERIES, layout, log_scale, new_figure, plain
 from hmgym.envs import Panel, Series, make_markets
 from hmgym.envs.rendering import rows_of
@@ -31,6 +33,8 @@ def build_report(
     baselines: Mapping[str, Evaluation],
     choice: ConstantChoice | None = None,
     settings: Mapping[str, Any] | None = None,
+    protocol: Mapping[str, Any] | None = None,
+    rules: Mapping[str, RuleChoice] | None = None,
 ) -> dict[str, Any]:
     """The contents of ``report.json``; every mean is the sum of rewards an episode.
 
@@ -45,6 +49,8 @@ def build_report(
         baselines: what it is compared with, on the same seeds.
         choice: how the best constant was chosen.
         settings: what else the run was made with.
+        protocol: how it was evaluated, :meth:`~hmgym.agents.evaluation.Protocol.described`.
+        rules: how rules were chosen, by the name of their baseline.
     """
     compared: dict[str, Any] = {}
     for name, run in baselines.items():
@@ -59,6 +65,8 @@ def build_report(
         compared["best_constant"]["action"] = choice.policy.action.tolist()
         compared["best_constant"]["setting"] = choice.policy.name
         compared["best_constant"]["chosen_on_seeds_from"] = choice.first_seed
+    for name, rule in (rules or {}).items():
+        compared[name] |= {"setting": rule.policy.name, **rule.described()}
     result = final.result
     return {
         "env_id": env_id,
@@ -70,6 +78,7 @@ def build_report(
         "unit": "sum of rewards an episode",
         "episodes": int(final.returns.size),
         "evaluation_seeds_from": final.first_seed,
+        "protocol": dict(protocol or {}),
         "final": {
             "mean": result.mean,
             "ci95": result.ci95,
@@ -119,7 +128,9 @@ def comparison_table(report: Mapping[str, Any]) -> str:
         cells[0], cells[-1] = texts[0].ljust(widths[0]), texts[-1].ljust(widths[-1])
         lines.append("  ".join(cells))
     lines.insert(1, "  ".join("-" * width for width in widths))
-    title = f"{report['env_id']}: sum of rewards an episode, {report['episodes']} episodes on the same shocks"
+    span = report.get("protocol", {}).get("span")
+    where = "" if span is None else f", history: {span}"
+    title = f"{report['env_id']}: sum of rewards an episode, {report['episodes']} episodes on the same shocks{where}"
     return "\n".join([title, *(line.rstrip() for line in lines)])
 
 

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import tyro
 
+from hmgym.agents.probes import with_economy
 from hmgym.checks import integer
 from hmgym.envs import make_markets
-from hmgym.envs.setup import make_config
 from hmgym.market import MarketConfig
 
 ArgumentsT = TypeVar("ArgumentsT")
@@ -90,16 +90,12 @@ def environment_arguments(env_id: str, given: Mapping[str, Any], parameters: Map
         ValueError: there is no such environment or parameter, or one of the economy's is out of range.
     """
     arguments = {name: value for name, value in given.items() if value is not None}
-    sizes = ("n_assets", "n_investors", "n_learners")
     environment = make_markets(env_id, 1)
     own = set(inspect.signature(type(environment)).parameters) - {"num_envs", "kwargs"}
     economy = {item.name for item in dataclasses.fields(MarketConfig)} if "config" in own else set()
     unknown = sorted(set(parameters) - own - economy)
     if unknown:
         raise ValueError(f"`parameters` of {env_id} must be some of {sorted(own | economy)}, got {unknown}")
-    changes = {name: value for name, value in parameters.items() if name in economy and name not in sizes}
+    changes = {name: value for name, value in parameters.items() if name in economy - own}
     arguments |= {name: value for name, value in parameters.items() if name not in changes}
-    if changes:
-        config = make_config(arguments.pop("config", None), *(arguments.pop(name, None) for name in sizes))
-        arguments["config"] = config.replace(**changes)
-    return arguments
+    return with_economy(arguments, **changes)

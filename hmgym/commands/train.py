@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from hmgym.agents import evaluate, evaluate_baselines
+from hmgym.agents import PROTOCOL, evaluate, evaluate_baselines
 from hmgym.agents.algorithms import ALGORITHMS, find_algorithm
 from hmgym.agents.baselines import baselines_of
 from hmgym.agents.checkpoints import newest_checkpoint
@@ -64,9 +64,9 @@ class Arguments:
     """environment steps between checkpoints; default a quarter of the run"""
     curve_episodes: int = TrainingPlan.curve_episodes
     """episodes that every point of the learning curve is measured on, outside the clock; 0 measures none"""
-    episodes: int = 2048
+    episodes: int = PROTOCOL.episodes
     """episodes of the evaluation at the end"""
-    screening_episodes: int = 256
+    screening_episodes: int = PROTOCOL.screening_episodes
     """episodes that every constant of the grid gets before the best of them get as many as the evaluation"""
     n_assets: int | None = None
     """assets N; default of the environment"""
@@ -99,20 +99,23 @@ def main(argv: Sequence[str]) -> int:
                 raise
 
     begin = time.perf_counter()
-    env_kwargs, out = plan.env_kwargs, plan.out
-    say("Choosing the best constant policy, on seeds of its own")
-    choice = choose_with_bar(
-        plan.env_id, screening_episodes=arguments.screening_episodes, episodes=arguments.episodes,
-        env_kwargs=env_kwargs,
+    env_id, out = plan.env_id, plan.out
+    protocol = dataclasses.replace(
+        PROTOCOL, episodes=arguments.episodes, screening_episodes=arguments.screening_episodes
     )  # fmt: skip
-    say(f"Evaluating on {arguments.episodes} fresh episodes")
-    baselines = evaluate_baselines(plan.env_id, episodes=arguments.episodes, env_kwargs=env_kwargs, choice=choice)
-    final = evaluate(result.policy, plan.env_id, name=plan.algo, episodes=arguments.episodes, env_kwargs=env_kwargs)
+    reported = protocol.report(env_id, plan.env_kwargs)
+    env_kwargs = reported["env_kwargs"]
+    described = protocol.described(env_id, plan.env_kwargs)
+    say("Choosing the best constant policy, on seeds of its own")
+    choice = choose_with_bar(env_id, **protocol.selection(env_id, plan.env_kwargs))
+    say(f"Evaluating on {arguments.episodes} fresh episodes, history: {described['span']}")
+    baselines = evaluate_baselines(env_id, choice=choice, **reported)
+    final = evaluate(result.policy, env_id, name=plan.algo, **reported)
     report = build_report(
-        env_id=plan.env_id, algo=plan.algo, seed=plan.seed, env_steps=result.env_steps,
+        env_id=env_id, algo=plan.algo, seed=plan.seed, env_steps=result.env_steps,
         seconds=result.seconds, curve=[vars(point) for point in result.curve], final=final, baselines=baselines,
-        choice=choice, settings={
-            "timesteps": plan.total_steps, "num_envs": plan.num_markets, **env_kwargs,
+        choice=choice, protocol=described, settings={
+            "timesteps": plan.total_steps, "num_envs": plan.num_markets, **plan.env_kwargs,
             "hyperparameters": hyperparameters_of(plan),
         },
     )  # fmt: skip
@@ -120,15 +123,15 @@ def main(argv: Sequence[str]) -> int:
     write_report(report, out / "report.json")
     save(learning_curve_figure(report), out / "learning_curve.png")
     seed = typical_seed(final)
-    series = record_episode(result.policy, plan.env_id, seed=seed, env_kwargs=env_kwargs)
+    series = record_episode(result.policy, env_id, seed=seed, env_kwargs=env_kwargs)
     beside = {
         name.replace("_", " "): record_episode(other.policy, other.env_id, seed=seed, env_kwargs=other.env_kwargs)
-        for name, other in baselines_of(plan.env_id, env_kwargs).items()
+        for name, other in baselines_of(env_id, env_kwargs).items()
         if name != "random"
     }
-    save(episode_figure(series, f"{plan.env_id}: a typical episode of {plan.algo}", beside), out / "episode.png")
+    save(episode_figure(series, f"{env_id}: a typical episode of {plan.algo}", beside), out / "episode.png")
     pictures = ["learning_curve.png", "episode.png"]
-    markets = make_markets(plan.env_id, 1, **env_kwargs)
+    markets = make_markets(env_id, 1, **plan.env_kwargs)
     if isinstance(markets, MarketVectorEnv):  # other simulators have no economy that could be plausible
         pictures.append("plausibility.png")
         plausibility.plot(simulate(markets.config, seeds=range(24)), out / pictures[-1])

@@ -10,6 +10,7 @@ import pytest
 
 from hmgym.agents.algorithms import ALGORITHMS, Algorithm, find_algorithm
 from hmgym.agents.gradient_training import APG
+from hmgym.agents.sb3.training import _OF_POLICY
 from hmgym.agents.training import TrainingPlan, hyperparameters_of
 from hmgym.commands.train import Arguments
 
@@ -50,13 +51,13 @@ def test_record(name: str) -> None:
         record.hyperparameters_for("hmgym/Leverage-v0", {"learning_rate": -1.0})
 
 
-@pytest.mark.parametrize("name", ["ppo", "a2c", "sac", "td3"])
+@pytest.mark.parametrize("name", ["ppo", "a2c", "sac", "td3", "tqc", "recurrent_ppo"])
 def test_hyperparameters_of_sb3_are_what_its_constructor_takes(name: str) -> None:
-    import stable_baselines3
-
-    accepted = inspect.signature(getattr(stable_baselines3, name.upper()).__init__).parameters
+    model, policy = find_algorithm(name).train.args
     names = {item.name for item in dataclasses.fields(find_algorithm(name).hyperparameters)}
-    assert names - set(accepted) <= {"net_arch", "log_std_init"}
+    of_policy = names - set(inspect.signature(model.__init__).parameters)
+    assert of_policy <= set(_OF_POLICY)
+    assert of_policy <= set(inspect.signature(model.policy_aliases[policy].__init__).parameters)
 
 
 def test_hyperparameters_by_environment() -> None:

@@ -24,14 +24,15 @@ from hmgym.envs import ActionMap, make_markets
 from hmgym.market import MarketConfig
 
 SMALL: dict[str, Any] = {"n_assets": 2, "n_investors": 8, "max_episode_steps": 10}
+TWO_AXES: dict[str, Any] = {**SMALL, "leverage_axes": 2}
 LEVERAGE = "hmgym/Leverage-v0"
 
 
 def test_an_episode_is_that_of_the_single_environment() -> None:
     policy = ConstantPolicy([-0.5, 0.25])
-    run = evaluate(policy, LEVERAGE, episodes=5, first_seed=40, batch=2, env_kwargs=SMALL)
+    run = evaluate(policy, LEVERAGE, episodes=5, first_seed=40, batch=2, env_kwargs=TWO_AXES)
     for row in range(5):
-        env = gym.make(LEVERAGE, **SMALL)
+        env = gym.make(LEVERAGE, **TWO_AXES)
         env.reset(seed=40 + row)
         total = sum(env.step(policy.action)[1] for _ in range(10))
         assert run.returns[row] == pytest.approx(total, abs=1e-12)
@@ -39,7 +40,7 @@ def test_an_episode_is_that_of_the_single_environment() -> None:
 
 
 def test_batch_does_not_change_the_result() -> None:
-    runs = [evaluate(ConstantPolicy([0.0, 0.0]), LEVERAGE, episodes=7, batch=b, env_kwargs=SMALL) for b in (1, 3, 7)]
+    runs = [evaluate(ConstantPolicy([0.0, 0.0]), LEVERAGE, episodes=7, batch=b, env_kwargs=TWO_AXES) for b in (1, 3, 7)]
     np.testing.assert_array_equal(runs[0].returns, runs[1].returns)
     np.testing.assert_array_equal(runs[0].returns, runs[2].returns)
 
@@ -47,7 +48,10 @@ def test_batch_does_not_change_the_result() -> None:
 def test_ruin_ends_an_episode() -> None:
     fragile = MarketConfig(n_assets=2, n_investors=8, ruin_fraction=0.95)
     run = evaluate(
-        ConstantPolicy([1.0, 1.0]), LEVERAGE, episodes=16, env_kwargs={"config": fragile, "max_episode_steps": 60}
+        ConstantPolicy([1.0, 1.0]),
+        LEVERAGE,
+        episodes=16,
+        env_kwargs={"config": fragile, "max_episode_steps": 60, "leverage_axes": 2},
     )
     assert run.terminated.any()
     assert (run.lengths[run.terminated] <= 60).all()
@@ -55,12 +59,12 @@ def test_ruin_ends_an_episode() -> None:
 
 
 def test_pairing_removes_what_both_share() -> None:
-    first = evaluate(ConstantPolicy([-1.0, -0.5]), LEVERAGE, episodes=24, env_kwargs=SMALL)
-    second = evaluate(ConstantPolicy([-1.0, -0.6]), LEVERAGE, episodes=24, env_kwargs=SMALL)
+    first = evaluate(ConstantPolicy([-1.0, -0.5]), LEVERAGE, episodes=24, env_kwargs=TWO_AXES)
+    second = evaluate(ConstantPolicy([-1.0, -0.6]), LEVERAGE, episodes=24, env_kwargs=TWO_AXES)
     paired = paired_difference(first, second)
     assert paired.mean == pytest.approx(first.result.mean - second.result.mean)
     assert paired.high - paired.low < 0.5 * (first.result.high - first.result.low)
-    other = evaluate(ConstantPolicy([-1.0, -0.6]), LEVERAGE, episodes=24, first_seed=0, env_kwargs=SMALL)
+    other = evaluate(ConstantPolicy([-1.0, -0.6]), LEVERAGE, episodes=24, first_seed=0, env_kwargs=TWO_AXES)
     with pytest.raises(ValueError, match="must have the same seeds"):
         paired_difference(first, other)
 
@@ -82,18 +86,20 @@ def test_estimate_refuses(values: Any) -> None:
 
 
 def test_grids() -> None:
-    leverage = constant_grid(ActionMap(n_assets=3, leverage=True))
+    assert len(constant_grid(ActionMap(n_assets=3, leverage=True))) == 21
+    leverage = constant_grid(ActionMap(n_assets=3, leverage=True, leverage_axes=2))
     assert len(leverage) == 49
     assert {tuple(policy.action) for policy in leverage} >= {(-1.0, -1.0), (1.0, 1.0), (0.0, 0.0)}
     beliefs = constant_grid(ActionMap(n_assets=3, beliefs=True, confidence=True))
     assert len(beliefs) == 21
     assert all(np.ptp(policy.action[:3]) == 0.0 and policy.action[3] == 0.0 for policy in beliefs)
     both = constant_grid(ActionMap(n_assets=3, leverage=True, beliefs=True))
-    assert len({tuple(policy.action) for policy in both}) == 4 * 4 * 7
+    assert len({tuple(policy.action) for policy in both}) == len(both)
+    assert len(both) > 21
 
 
 def test_no_leverage_is_neither_borrowing_nor_short() -> None:
-    markets = make_markets(LEVERAGE, 3, **SMALL)
+    markets = make_markets(LEVERAGE, 3, **TWO_AXES)
     observation, _ = markets.reset(seed=0)
     policy = no_leverage(markets.action_map)
     for _ in range(5):
@@ -160,9 +166,9 @@ class Recurrent:
 
 
 def test_the_memory_of_a_recurrent_policy_is_carried() -> None:
-    run = evaluate(Recurrent(), LEVERAGE, episodes=5, first_seed=3, batch=2, env_kwargs=SMALL)
+    run = evaluate(Recurrent(), LEVERAGE, episodes=5, first_seed=3, batch=2, env_kwargs=TWO_AXES)
     for row in range(5):
-        env = gym.make(LEVERAGE, **SMALL)
+        env = gym.make(LEVERAGE, **TWO_AXES)
         env.reset(seed=3 + row)
         actions = [np.array([np.sin(month), np.cos(3.0 * month)], np.float32) for month in range(10)]
         assert run.returns[row] == pytest.approx(sum(env.step(action)[1] for action in actions), abs=1e-12)
@@ -180,7 +186,9 @@ def test_the_memory_begins_anew_with_the_episode() -> None:
             return random.uniform(-1.0, 1.0, actions.shape), state
 
     fragile = MarketConfig(n_assets=2, n_investors=9, n_learners=3, ruin_fraction=0.95)
-    evaluate(Recording(), LEVERAGE, episodes=2, env_kwargs={"config": fragile, "max_episode_steps": 40})
+    evaluate(
+        Recording(), LEVERAGE, episodes=2, env_kwargs={"config": fragile, "max_episode_steps": 40, "leverage_axes": 2}
+    )
     assert seen[0][1].all()
     unit_value = make_markets(LEVERAGE, 1, config=fragile).observation_map.names.index("log_unit_value")
     for (_, _, before), (observation, starting, after) in pairwise(seen):
@@ -190,8 +198,8 @@ def test_the_memory_begins_anew_with_the_episode() -> None:
 
 
 def test_a_recorded_episode_carries_the_memory_too() -> None:
-    series = record_episode(Recurrent(), LEVERAGE, seed=4, env_kwargs=SMALL)
-    env = gym.make(LEVERAGE, render_mode="rgb_array", **SMALL)
+    series = record_episode(Recurrent(), LEVERAGE, seed=4, env_kwargs=TWO_AXES)
+    env = gym.make(LEVERAGE, render_mode="rgb_array", **TWO_AXES)
     env.reset(seed=4)
     for month in range(10):
         env.step(np.array([np.sin(month), np.cos(3.0 * month)], np.float32))

@@ -8,7 +8,7 @@ import pytest
 from hmgym.agents import ConstantPolicy, evaluate
 from hmgym.agents.report import episode_figure, learning_curve_figure, record_episode, typical_seed
 
-SMALL = {"n_assets": 2, "n_investors": 8, "max_episode_steps": 6}
+SMALL = {"n_assets": 2, "n_investors": 8, "max_episode_steps": 6, "leverage_axes": 2}
 LEVERAGE = "hmgym/Leverage-v0"
 
 

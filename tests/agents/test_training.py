@@ -18,7 +18,10 @@ from hmgym.agents.training import TrainingPlan, train
 
 SMALL = {"n_assets": 2, "n_investors": 8, "max_episode_steps": 12}
 OFF_POLICY = {"learning_starts": 64, "batch_size": 32, "gradient_steps": 1, "buffer_size": 1000}
-QUICK = {"ppo": {"n_steps": 8}, "a2c": {}, "sac": OFF_POLICY, "td3": OFF_POLICY}
+QUICK = {
+    "ppo": {"n_steps": 8}, "a2c": {}, "sac": OFF_POLICY, "td3": OFF_POLICY, "tqc": OFF_POLICY,
+    "recurrent_ppo": {"n_steps": 8},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("algo", sorted(QUICK))
@@ -48,7 +51,7 @@ def test_resume_goes_on_from_the_checkpoint(algo: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(loaded.predict(observation)[0], more.policy.predict(observation)[0], atol=1e-6)
     run = evaluate(loaded, "hmgym/Leverage-v0", episodes=4, env_kwargs=SMALL)
     assert np.isfinite(run.returns).all()
-    assert len(list(tmp_path.glob("checkpoints/*/replay_buffer.pkl"))) == (algo in ("sac", "td3"))
+    assert len(list(tmp_path.glob("checkpoints/*/replay_buffer.pkl"))) == (algo in ("sac", "td3", "tqc"))
 
 
 def test_plan_refuses() -> None:

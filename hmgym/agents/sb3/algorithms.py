@@ -128,16 +128,25 @@ class TD3Hyperparameters(OffPolicyHyperparameters):
     """largest such noise"""
 
 
-def _record(
+def record(
     name: str, model: type[BaseAlgorithm], hyperparameters: type[Any], timesteps: int, policy: str = "MlpPolicy"
 ) -> Algorithm:
+    """The record of an algorithm with stable-baselines3's interface.
+
+    Args:
+        name: as in :data:`~hmgym.agents.algorithms.ALGORITHMS`.
+        model: the class.
+        hyperparameters: what its constructor and its networks take.
+        timesteps: of a plan that does not say.
+        policy: name of its networks.
+    """
     return Algorithm(
         name=name, hyperparameters=hyperparameters, train=partial(train, model, policy),
         load_policy=partial(load_policy, model), timesteps=timesteps, num_envs=256,
     )  # fmt: skip
 
 
-PPO = _record("ppo", sb3.PPO, PPOHyperparameters, 2_000_000)
-A2C = _record("a2c", sb3.A2C, A2CHyperparameters, 2_000_000)
-SAC = _record("sac", sb3.SAC, SACHyperparameters, 300_000)
-TD3 = _record("td3", sb3.TD3, TD3Hyperparameters, 300_000)
+PPO = record("ppo", sb3.PPO, PPOHyperparameters, 2_000_000)
+A2C = record("a2c", sb3.A2C, A2CHyperparameters, 2_000_000)
+SAC = record("sac", sb3.SAC, SACHyperparameters, 300_000)
+TD3 = record("td3", sb3.TD3, TD3Hyperparameters, 300_000)

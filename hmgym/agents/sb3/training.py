@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 from hmgym.agents.run import TrainingResult, TrainingRun
@@ -22,7 +22,8 @@ from hmgym.agents.sb3.vec_env import MarketVecEnv
 from hmgym.agents.training import TrainingPlan, spread_seed
 
 _MODEL_FILE, _REPLAY_FILE = "model.zip", "replay_buffer.pkl"
-_OF_POLICY = ("net_arch", "log_std_init")  # hyperparameters that go to the networks, not to the algorithm
+# Hyperparameters that go to the networks, not to the algorithm.
+_OF_POLICY = ("net_arch", "log_std_init", "n_quantiles", "n_critics", "lstm_hidden_size", "n_lstm_layers")
 
 
 class NormalizedPolicy:
@@ -154,10 +155,10 @@ def _load_replay_buffer(model: OffPolicyAlgorithm, folder: Path) -> None:
 
 
 def _gradient_steps(model: BaseAlgorithm) -> int:
-    """Optimiser steps so far: stable-baselines3 counts epochs for PPO, and updates for the others."""
+    """Optimiser steps so far: stable-baselines3 counts passes where there are some (PPO), else updates."""
     updates = int(getattr(model, "_n_updates", 0))
-    if isinstance(model, PPO):
-        return updates * (-(-model.n_steps * model.n_envs // model.batch_size))
+    if isinstance(model, OnPolicyAlgorithm) and hasattr(model, "n_epochs") and hasattr(model, "batch_size"):
+        return updates * int(-(-model.n_steps * model.n_envs // model.batch_size))
     return updates
 
 
