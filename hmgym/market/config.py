@@ -54,8 +54,8 @@ class MarketConfig:
     """"filtered" (the history's standardised residuals and its GARCH volatility), "bootstrap" (its months, volatility
     constant) or "gaussian" (normal, volatility constant); months are drawn independently in all"""
     history: PriceHistory | str | None = "training"
-    """monthly prices behind the fundamentals, or the name of a span of the packaged stocks: "training" (1990–2009; None is
-    the same), "held-out" (2010–2022), "all" (both)"""
+    """monthly prices behind the fundamentals, or the name of a span of the packaged stocks: "training" (1990–2009; None
+    is the same), "held-out" (2010–2022), "all" (both)"""
     dates: tuple[str, str] | None = None
     """first and last ISO date of the rows of the history that are used, both included; None takes all"""
     assets: tuple[str, ...] | None = None
