@@ -74,7 +74,7 @@ class MarketConfig:
     all wealth is traded, and as cheap to clear as none), "exact" (cost × |Δw|) or "none\""""
     borrowing_spread: float = 0.0025
     """interest on debt above `interest_rate`"""
-    maintenance_margin: float = 0.25
+    maintenance_margin: float = 0.3
     """equity over the gross value of positions below which an investor must close shorts and pay back debt; 0 for none"""
     ownership_limit: float | None = 0.2
     """largest share of an asset's supply that one investor may plan to hold, valued at the last close; None for none. Of
