@@ -167,6 +167,7 @@ def test_help_lists_commands_and_options(capsys: pytest.CaptureFixture[str]) -> 
         assert f"hmgym {name}" in text
     _, text, _ = run("train", "--algo", "apg", "--help", capsys=capsys)
     assert "--surprise-weight FLOAT" in text
+    assert "--surprise {learned,posterior,none}" in text
     assert run("nope", capsys=capsys)[0] == 2
 
 

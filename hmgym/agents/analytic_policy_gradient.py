@@ -8,10 +8,15 @@ taken on it, over the last windows, as long as the policy stays near where the g
 dear part, the network is not. With several learners in a market they share φ and each ascends its own return with
 respect to its own actions: the others are part of its market.
 
-Noise that is known to be noise is taken out: the markets' own control variate, what unforeseeable news adds to a
-month's return. It has mean zero whatever the learner does where months are independent (Gaussian fundamentals);
-bootstrapped ones carry a little from one month to the next, and the policy is not paid for using that
-(docs/decisions.md has figures).
+Noise that is known to be noise is taken out: the markets' own control variate, what unforeseen news adds to a month's
+return. What was foreseen is the learner's own forecast, fitted to its own observations in earlier windows, so that
+training sees no more than the policy will; or, as a privilege of training, the posterior of the model. Either is left
+in the return. Where it falls short of the mean given all that the learner observes, the policy is not paid in full for
+using the rest (docs/decisions.md has figures).
+
+A policy with a memory carries it from window to window and forgets at the start of an episode. The steps after a window
+run the memory again over the replayed months, from what it was before them, and backpropagate through them. The
+gradients are noisy, so the memory also learns to forecast the news, which is not.
 
 Source: Freeman et al. (2021), Brax; Xu et al. (2022), Accelerated policy learning with parallel differentiable
 simulation, for the window; Schulman et al. (2017), Proximal policy optimization, for steps within a clipped distance.
@@ -20,15 +25,18 @@ simulation, for the window; Schulman et al. (2017), Proximal policy optimization
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from hmgym.agents.networks import SquashedGaussianPolicy
+from hmgym.agents.news_forecast import NewsForecast
 from hmgym.checks import integer
 from hmgym.envs.differentiable import DifferentiableMarkets
+
+Surprise = Literal["learned", "posterior", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +55,12 @@ class WindowSettings:
     """windows that are kept, the newest among them; 1 keeps no older one"""
     clip: float = 0.3
     """how far the centre of the policy may move from where a gradient was taken, before tanh, and still follow it"""
+    surprise: Surprise = "learned"
+    """by what the unforeseen part of next month's news is told, which is noise: "learned", a forecast fitted to the
+    learner's own observations; "posterior", the model's mean given signal and regime, which no learner observes;
+    "none" leaves the noise in"""
     surprise_weight: float = 0.9
-    """share of the unforeseeable part of next month's news that is taken out of the return"""
+    """share of the unforeseen part of next month's news that is taken out of the return"""
     learning_rate: float = 4e-3
     """of Adam at the start; it falls to `last_learning_rate` times that over the run"""
     last_learning_rate: float = 0.0
@@ -59,6 +71,11 @@ class WindowSettings:
     """longer gradients are shortened to it"""
     deviation: float = 0.3
     """σ of the exploring policy, before tanh"""
+    memory: int = 0
+    """entries of the policy's memory, a gated recurrent unit; 0 is none"""
+    forecast_weight: float = 1.0
+    """of the squared error, in units of the news' volatility, of what the memory adds to the forecast of the news; 0
+    leaves the memory to the policy gradient alone"""
     feedback: bool = False
     """whether gradients also flow through what the policy observes. An action moves later observations and so later
     actions; where these are good already their change is worth nothing to first order, and leaving that path out
@@ -71,6 +88,9 @@ class WindowSettings:
     def __post_init__(self) -> None:
         for name in ("horizon", "epochs", "batches", "replay"):
             integer(name, getattr(self, name), 1)
+        integer("memory", self.memory, 0)
+        if self.surprise not in get_args(Surprise):
+            raise ValueError(f"`surprise` must be one of {list(get_args(Surprise))}, got {self.surprise!r}")
         for name, low, high in (
             ("discount", 0.0, 1.0),
             ("surprise_weight", 0.0, 1.0),
@@ -83,6 +103,8 @@ class WindowSettings:
                 continue
             if not low <= value <= high:
                 raise ValueError(f"`{name}` must lie in [{low:g}, {high:g}], got {value!r}")
+        if not self.forecast_weight >= 0.0:
+            raise ValueError(f"`forecast_weight` must be >= 0, got {self.forecast_weight!r}")
         for name in ("max_gradient_norm", "clip"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(f"`{name}` must be > 0, got {getattr(self, name)!r}")
@@ -109,6 +131,9 @@ class Window(NamedTuple):
     rewards: Tensor  # (H, E, L)
     ended: Tensor  # (H, E, L) the learner's episode ended with this period
     values: Tensor  # (H, E, L) worth of what follows this period, where it is bootstrapped, else 0
+    news: Tensor  # (H, E, N) that came with this period, seen in the next observation
+    starting: Tensor  # (H, E, L) bool, an episode begins with this observation
+    memory: Tensor  # (E, L, M) before the first observation
 
 
 class ActionRecord:
@@ -117,7 +142,7 @@ class ActionRecord:
     Attributes:
         perturbations: a month, (E, L, size) zeros added to the actions, to be differentiated by.
         noise: a month, (E, seats, size) of the exploring policy.
-        surprise: (E, seats) what unforeseeable news added to the discounted return, to first order, with its graph.
+        surprise: (E, seats) what unforeseen news added to the discounted return, to first order, with its graph.
     """
 
     def __init__(self) -> None:
@@ -127,12 +152,15 @@ class ActionRecord:
 
 
 class ActionGradients(NamedTuple):
-    """Gradients of a window by its actions, S = H·E·seats rows or fewer."""
+    """Gradients of windows by their actions: S rows of H months, or of one month each without a memory."""
 
-    observations: Tensor  # (S, size)
-    noise: Tensor  # (S, size of one action)
-    centers: Tensor  # (S, size of one action) of the policy that acted, before tanh
-    gradients: Tensor  # (S, size of one action)
+    observations: Tensor  # (H, S, size)
+    noise: Tensor  # (H, S, size of one action)
+    centers: Tensor  # (H, S, size of one action) of the policy that acted, before tanh
+    gradients: Tensor  # (H, S, size of one action)
+    news: Tensor  # (H, S, N) that came after each observation
+    starting: Tensor  # (H, S) bool, an episode begins with this observation
+    memory: Tensor  # (S, M) before the first observation
 
 
 class Update(NamedTuple):
@@ -180,15 +208,25 @@ class AnalyticPolicyGradient:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.policy = SquashedGaussianPolicy(
-                markets.observation_map.size, markets.action_map.size, settings.deviation
+                markets.observation_map.size, markets.action_map.size, settings.deviation, settings.memory
             ).to(device)
             self._make_critic()
         self._random = torch.Generator().manual_seed(seed)
-        self._optimizer = torch.optim.Adam(
-            self.policy.parameters(), lr=settings.learning_rate, betas=settings.betas, fused=False
-        )
+        self._forecast = NewsForecast(markets.observation_map, device)
+        self._gain: nn.Linear | None = None
+        if settings.memory and settings.forecast_weight > 0.0:
+            self._gain = nn.Linear(settings.memory, self._forecast.n_assets, dtype=torch.float64, device=device)
+            nn.init.zeros_(self._gain.weight)
+            nn.init.zeros_(self._gain.bias)
+        self._learnt = [*self.policy.parameters(), *(() if self._gain is None else self._gain.parameters())]
+        self._optimizer = torch.optim.Adam(self._learnt, lr=settings.learning_rate, betas=settings.betas, fused=False)
         self.gradient_steps = self.updates = 0
         self._replayed: list[ActionGradients] = []
+        shape = (markets.num_markets, markets.n_learners)
+        self._starting = torch.ones(shape, dtype=torch.bool, device=device)
+        self._memory = torch.zeros(shape[0], len(self.seats), settings.memory, dtype=torch.float64, device=device)
+        size = 0 if others is None else others.memory_size
+        self._others_memory = torch.zeros(*shape, size, dtype=torch.float64, device=device)
 
     @property
     def env_steps_per_update(self) -> int:
@@ -212,9 +250,10 @@ class AnalyticPolicyGradient:
             group["lr"] = settings.learning_rate_at(progress)
         window, steps = self.action_gradients()
         self._replayed = [*self._replayed, steps][-settings.replay :]
-        norm = self._ascend(ActionGradients(*(torch.cat(parts) for parts in zip(*self._replayed, strict=True))))
+        norm = self._ascend(_side_by_side(self._replayed))
         self.updates += 1
         self._learn_values(window)
+        self._forecast.learn(window.observations, self._news_of_seats(window))
         self.policy.normalizer.update(window.observations)
         return Update(float(window.rewards.mean()), norm)
 
@@ -236,13 +275,25 @@ class AnalyticPolicyGradient:
             gradients.append(torch.stack([gradient[:, seat] for gradient in found]))
         months = self.settings.horizon - (0 if self._has_critic or self.settings.horizon == 1 else 1)
         stacked = torch.stack(gradients, 2)[:months], torch.stack(record.noise)[:months]
-        with torch.no_grad():
-            seen = window.observations[:months]
-            centers = self.policy.mean(self.policy.normalizer(seen))
-        ascent, noise = (part.flatten(0, 2) for part in stacked)
+        ascent, noise = stacked
         if not bool(torch.isfinite(ascent).all()):
             raise RuntimeError(f"a gradient of window {self.updates} is not finite: shorten `horizon`")
-        return window, ActionGradients(seen.flatten(0, 2), noise, centers.flatten(0, 2), ascent)
+        seen, starting = window.observations[:months], window.starting[:months]
+        news = self._news_of_seats(window)[:months]
+        with torch.no_grad():
+            inputs, began = self.policy.normalizer(seen).flatten(1, 2), starting.flatten(1, 2)
+            memory = self.policy.remember(inputs, window.memory.flatten(0, 1), began)
+            centers = self.policy.center(inputs, memory).view(*noise.shape)
+
+        def rows(part: Tensor) -> Tensor:
+            """(H, S, …), or (1, H·S, …) where no month needs the one before."""
+            return part.flatten(1, 2) if self.settings.memory else part.flatten(0, 2)[None]
+
+        before = window.memory if self.settings.memory else window.memory[None].expand(months, -1, -1, -1)
+        return window, ActionGradients(
+            observations=rows(seen), noise=rows(noise), centers=rows(centers), gradients=rows(ascent),
+            news=rows(news), starting=rows(starting), memory=before.flatten(0, -2),
+        )  # fmt: skip
 
     def window(self, copies: list[dict[str, Tensor]], record: ActionRecord | None = None) -> tuple[Tensor, Window]:
         """Discounted returns (E, seats) of one window with their graph, and what the window left behind.
@@ -257,21 +308,27 @@ class AnalyticPolicyGradient:
         shape = (markets.num_markets, len(seats))
         weight = torch.ones(shape, dtype=torch.float64, device=markets.device)
         total = torch.zeros_like(weight)
-        observations, rewards, ends, values = [], [], [], []
+        self._memory, self._others_memory = self._memory.detach(), self._others_memory.detach()
+        remembered = self._memory
+        observations, rewards, ends, values, news, starts = [], [], [], [], [], []
         for month in range(settings.horizon):
             seen = markets.observe()
+            starts.append(self._starting[:, seats])
             noise = torch.randn(*shape, self.policy.action_size, generator=self._random, dtype=torch.float64)
             action = self._act(seen, noise.to(weight.device), copies)
             if record is not None:
                 record.perturbations.append(torch.zeros_like(action, requires_grad=True))
                 record.noise.append(noise.to(weight.device))
                 action = action + record.perturbations[-1]
+            expected = None if record is None or month == settings.horizon - 1 else self._expected_news(seen)
             period = markets.step(action)
+            news.append(markets.state.news.detach())
             reward, ended, ruined = period.reward[:, seats], period.ended[:, seats], period.ruined[:, seats]
+            self._starting = period.ended
             total = total + weight * reward
             weight = weight * settings.discount
-            if record is not None and month < settings.horizon - 1 and settings.surprise_weight > 0.0:
-                surprise = weight * markets.surprise()[:, seats]
+            if record is not None and expected is not None:
+                surprise = weight * markets.surprise(expected)[:, seats]
                 record.surprise = record.surprise + torch.where(ended, torch.zeros_like(surprise), surprise)
             value = torch.zeros_like(weight)
             last = month == settings.horizon - 1
@@ -286,7 +343,29 @@ class AnalyticPolicyGradient:
             values.append(value.detach())
             if not last:
                 markets.restart()
-        return total, Window(*(torch.stack(part) for part in (observations, rewards, ends, values)))
+        return total, Window(
+            observations=torch.stack(observations), rewards=torch.stack(rewards), ended=torch.stack(ends),
+            values=torch.stack(values), news=torch.stack(news), starting=torch.stack(starts), memory=remembered,
+        )  # fmt: skip
+
+    def _expected_news(self, seen: Tensor) -> Tensor | None:
+        """News (E, 1 or L, N) that is foreseen from what is observed now; None where no surprise is taken out."""
+        if self.settings.surprise_weight == 0.0 or self.settings.surprise == "none":
+            return None
+        if self.settings.surprise == "posterior":
+            return self.markets.posterior_news()[:, None]
+        if not self._forecast.rows:
+            return None
+        gain = None
+        if self._gain is not None:
+            with torch.no_grad():
+                gain = seen.new_zeros(*seen.shape[:2], self._forecast.n_assets)
+                gain[:, list(self.seats)] = self._gain(self._memory)
+        return self._forecast(seen, gain)
+
+    def _news_of_seats(self, window: Window) -> Tensor:
+        """News (H, E, L, N) after every observation."""
+        return window.news[:, :, None].expand(-1, -1, len(self.seats), -1)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a continued run needs, as tensors, numbers and strings."""
@@ -297,6 +376,11 @@ class AnalyticPolicyGradient:
             "gradient_steps": self.gradient_steps,
             "updates": self.updates,
             "replayed": [steps._asdict() for steps in self._replayed],
+            "forecast": self._forecast.state_dict(),
+            "gain": None if self._gain is None else self._gain.state_dict(),
+            "starting": self._starting,
+            "memory": self._memory.detach(),
+            "others_memory": self._others_memory.detach(),
             "markets": self.markets.state_dict(),
         }
 
@@ -307,17 +391,29 @@ class AnalyticPolicyGradient:
         self._random.set_state(stored["random"])
         self.gradient_steps, self.updates = stored["gradient_steps"], stored["updates"]
         self._replayed = [ActionGradients(**steps) for steps in stored["replayed"]]
+        self._forecast.load_state_dict(stored["forecast"])
+        if self._gain is not None:
+            self._gain.load_state_dict(stored["gain"])
+        self._starting, self._memory = stored["starting"], stored["memory"]
+        self._others_memory = stored["others_memory"]
         self.markets.load_state_dict(stored["markets"])
 
     def _act(self, seen: Tensor, noise: Tensor, copies: list[dict[str, Tensor]]) -> Tensor:
         """Actions (E, L, size) of all learners; each learning seat acts with its own copy of the parameters."""
         known = seen if self.settings.feedback else seen.detach()
+        kept = (~self._starting).to(known.dtype).unsqueeze(-1)
+        memory, after = self._memory * kept[:, list(self.seats)], []
         chosen: dict[int, Tensor] = {}
         for at, seat in enumerate(self.seats):
-            chosen[seat] = functional_call(self.policy, copies[at], (known[:, seat], noise[:, at]))
+            given = known[:, seat], noise[:, at], memory[:, at]
+            chosen[seat], remembered = functional_call(self.policy, copies[at], given)
+            after.append(remembered)
+        self._memory = torch.stack(after, 1)
         if self.others is not None:
-            given = {name: value.detach() for name, value in self.others.named_parameters()}
-            rest = functional_call(self.others, given, (known,))
+            fixed = {name: value.detach() for name, value in self.others.named_parameters()}
+            rest, self._others_memory = functional_call(
+                self.others, fixed, (known, None, self._others_memory * kept)
+            )  # fmt: skip
             for seat in range(self.markets.n_learners):
                 chosen.setdefault(seat, rest[:, seat])
         return torch.stack([chosen[seat] for seat in range(self.markets.n_learners)], 1)
@@ -328,17 +424,22 @@ class AnalyticPolicyGradient:
         norms = []
         inputs = policy.normalizer(steps.observations)
         for _ in range(settings.epochs):
-            order = torch.randperm(len(inputs), generator=self._random).to(inputs.device)
+            order = torch.randperm(inputs.shape[1], generator=self._random).to(inputs.device)
             for rows in order.chunk(settings.batches):
-                center, gradient = policy.mean(inputs[rows]), steps.gradients[rows]
-                moved = center.detach() - steps.centers[rows]
+                here = inputs[:, rows]
+                memory = policy.remember(here, steps.memory[rows], steps.starting[:, rows])
+                center, gradient = policy.center(here, memory), steps.gradients[:, rows]
+                moved = center.detach() - steps.centers[:, rows]
                 followed = (moved * gradient > 0.0) & (moved.abs() > settings.clip)
                 gradient = torch.where(followed, torch.zeros_like(gradient), gradient)
-                action = torch.tanh(center + policy.deviation * steps.noise[rows])
-                loss = -(gradient * action).sum() / len(rows)
+                action = torch.tanh(center + policy.deviation * steps.noise[:, rows])
+                loss = -(gradient * action).sum() / gradient[..., 0].numel()
+                if self._gain is not None and self._forecast.rows:
+                    error = self._forecast.loss(steps.observations[:, rows], self._gain(memory), steps.news[:, rows])
+                    loss = loss + settings.forecast_weight * error
                 self._optimizer.zero_grad()
                 torch.autograd.backward(loss)
-                norms.append(torch.nn.utils.clip_grad_norm_(policy.parameters(), settings.max_gradient_norm))
+                norms.append(torch.nn.utils.clip_grad_norm_(self._learnt, settings.max_gradient_norm))
                 self._optimizer.step()
                 self.gradient_steps += 1
         return float(torch.stack(norms).mean())
@@ -356,3 +457,12 @@ class AnalyticPolicyGradient:
 
     def _learn_values(self, window: Window) -> None:
         """Nothing to learn."""
+
+
+def _side_by_side(windows: list[ActionGradients]) -> ActionGradients:
+    """All rows of some windows."""
+    joined = {
+        name: torch.cat([getattr(window, name) for window in windows], 0 if name == "memory" else 1)
+        for name in ActionGradients._fields
+    }
+    return ActionGradients(**joined)

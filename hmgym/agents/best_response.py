@@ -11,7 +11,7 @@ ascent finds is a lower bound of the gain, and may be negative where there is no
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hmgym.agents.analytic_policy_gradient import AnalyticPolicyGradient, WindowSettings
@@ -51,11 +51,23 @@ class OneDeviates:
     def __init__(self, deviant: SquashedGaussianPolicy, others: SquashedGaussianPolicy, n_learners: int) -> None:
         self._deviant, self._others, self._n_learners = deviant, others, n_learners
 
-    def __call__(self, observation: Observations) -> Actions:
-        """Actions (E·L, size) for the observations of all learners, market by market."""
-        action, _ = self._others.predict(observation, deterministic=True)
-        action[:: self._n_learners] = self._deviant.predict(observation[:: self._n_learners], deterministic=True)[0]
-        return action
+    def predict(
+        self, observation: Observations, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[Actions, Any]:
+        """Actions (E·L, size) for the observations of all learners, market by market, and what both remember.
+
+        Args:
+            observation: shape (E·L, size).
+            state: what the last call returned; None at the first.
+            episode_start: shape (E·L,) bool, rows whose episode begins with this observation.
+            deterministic: whether to leave out the noise.
+        """
+        own = slice(None, None, self._n_learners)
+        mine, theirs = (None, None) if state is None else state
+        started = None if episode_start is None else episode_start[own]
+        action, theirs = self._others.predict(observation, theirs, episode_start, deterministic)
+        action[own], mine = self._deviant.predict(observation[own], mine, started, deterministic)
+        return action, (mine, theirs)
 
 
 def best_response(
@@ -81,7 +93,7 @@ def best_response(
         num_markets: markets side by side in training.
         seed: of the training.
         episodes: of the comparison.
-        settings: how it learns; None takes the defaults of `WindowSettings`.
+        settings: how it learns, but for `memory`, which is the policy's; None takes the defaults of `WindowSettings`.
         env_kwargs: arguments of the environment.
         progress: told the periods so far.
 
@@ -96,7 +108,8 @@ def best_response(
         raise ValueError(f"`policy` must be for observations and actions of sizes {sizes}, got {own}")
     everybody = tuple(range(n_learners))
     others = None if everybody == (0,) else policy
-    agent = AnalyticPolicyGradient(markets, settings or WindowSettings(), seed, learning_seats=(0,), others=others)
+    settings = replace(settings or WindowSettings(), memory=policy.memory_size)
+    agent = AnalyticPolicyGradient(markets, settings, seed, learning_seats=(0,), others=others)
     agent.policy.load_state_dict(policy.state_dict())
     env_steps = 0
     while env_steps < timesteps:

@@ -1,6 +1,9 @@
 """Networks of the gradient agents: those of stable-baselines3's PPO, in float64 and differentiable to the observation.
 
-Two hidden layers of 64 tanh units, orthogonal weights, observations divided by their running deviation and clipped.
+Two hidden layers of 64 tanh units, orthogonal weights, observations divided by their running deviation and clipped. A
+policy may have a memory, a gated recurrent unit that reads the observation before these layers do.
+
+Source: Cho et al. (2014), Learning phrase representations using RNN encoder-decoder, for the gated recurrent unit.
 """
 
 from __future__ import annotations
@@ -54,59 +57,144 @@ class Normalizer(nn.Module):
         self.count.copy_(total)
 
 
+class Memory(nn.Module):
+    """Gated recurrent unit ``h' = u h + (1 − u) tanh(W x + r V h)`` with gates u and r of x and h.
+
+    Args:
+        inputs: entries of x.
+        size: entries of h.
+    """
+
+    def __init__(self, inputs: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.input = nn.Linear(inputs, 3 * size, dtype=torch.float64)
+        self.carry = nn.Linear(size, 3 * size, dtype=torch.float64)
+        with torch.no_grad():
+            self.input.bias[:size] += 1.0  # keep at first what is remembered
+
+    def forward(self, inputs: Tensor, memory: Tensor) -> Tensor:
+        """Memory (..., size) after one more input (..., inputs)."""
+        return self._step(self.input(inputs), memory)
+
+    def run(self, inputs: Tensor, memory: Tensor, starting: Tensor) -> Tensor:
+        """Memory (H, S, size) after each of H inputs.
+
+        Args:
+            inputs: shape (H, S, inputs).
+            memory: shape (S, size), before the first.
+            starting: shape (H, S) bool, where an episode begins with the input, and the memory with it.
+        """
+        driven, kept = self.input(inputs), (~starting).to(memory.dtype).unsqueeze(-1)
+        after = []
+        for drive, keep in zip(driven, kept, strict=True):
+            memory = self._step(drive, keep * memory)
+            after.append(memory)
+        return torch.stack(after)
+
+    def _step(self, driven: Tensor, memory: Tensor) -> Tensor:
+        carried = self.carry(memory)
+        gates = torch.sigmoid(driven[..., : 2 * self.size] + carried[..., : 2 * self.size])
+        update, reset = gates[..., : self.size], gates[..., self.size :]
+        fresh = torch.tanh(driven[..., 2 * self.size :] + reset * carried[..., 2 * self.size :])
+        return fresh + update * (memory - fresh)
+
+
 class SquashedGaussianPolicy(nn.Module):
-    """``a = tanh(μ(x) + σ ε)`` with x the normalised observation and ε standard normal; σ is fixed.
+    """``a = tanh(μ(x, h) + σ ε)`` with x the normalised observation, h the memory and ε standard normal; σ is fixed.
 
     Args:
         observation_size: entries of one observation.
         action_size: entries of one action.
         deviation: σ, before tanh.
+        memory: entries of h; 0 makes a policy without one.
 
     Raises:
         ValueError: `deviation` is negative.
     """
 
-    def __init__(self, observation_size: int, action_size: int, deviation: float = 0.3) -> None:
+    def __init__(self, observation_size: int, action_size: int, deviation: float = 0.3, memory: int = 0) -> None:
         super().__init__()
         if not deviation >= 0.0:
             raise ValueError(f"`deviation` must be >= 0, got {deviation}")
-        self.deviation = deviation
+        self.deviation, self.memory_size = deviation, memory
         self.normalizer = Normalizer(observation_size)
-        self.mean = perceptron(observation_size, action_size, last_gain=0.01)
+        self.mean = perceptron(observation_size + memory, action_size, last_gain=0.01)
+        self.memory = Memory(observation_size, memory) if memory else None
         self.action_size = action_size
 
-    def forward(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Actions (..., action_size) for observations (..., observation_size); without noise the deterministic ones."""
-        center = self.mean(self.normalizer(observation))
-        return torch.tanh(center if noise is None else center + self.deviation * noise)
+    def forward(
+        self, observation: Tensor, noise: Tensor | None = None, memory: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Actions (..., action_size) and the memory (..., memory_size) after them.
+
+        Args:
+            observation: shape (..., observation_size).
+            noise: shape (..., action_size); None leaves the deterministic actions.
+            memory: shape (..., memory_size), before the observation; None is that of a beginning episode.
+        """
+        inputs = self.normalizer(observation)
+        if memory is None:
+            memory = inputs.new_zeros(*inputs.shape[:-1], self.memory_size)
+        if self.memory is not None:
+            memory = self.memory(inputs, memory)
+        center = self.center(inputs, memory)
+        return torch.tanh(center if noise is None else center + self.deviation * noise), memory
+
+    def center(self, inputs: Tensor, memory: Tensor) -> Tensor:
+        """μ (..., action_size) of normalised observations and the memory after them."""
+        mean: Tensor = self.mean(inputs if self.memory is None else torch.cat((inputs, memory), -1))
+        return mean
+
+    def remember(self, inputs: Tensor, memory: Tensor, starting: Tensor) -> Tensor:
+        """Memory (H, S, memory_size) after each of H normalised observations; arguments as in `Memory.run`."""
+        if self.memory is None:
+            return inputs.new_zeros(*inputs.shape[:-1], 0)
+        after: Tensor = self.memory.run(inputs, memory, starting)
+        return after
 
     def predict(
         self, observation: npt.ArrayLike, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> tuple[npt.NDArray[np.float32], None]:
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64] | None]:
         """Actions for one observation or a batch of them, as stable-baselines3's `predict` gives them.
 
         Args:
             observation: shape (size,) or (E, size).
-            state: not used; the policy has no memory.
-            episode_start: not used.
+            state: what the last call returned; None begins episodes everywhere. Not used without a memory.
+            episode_start: shape (E,), rows whose episode begins with this observation; None is none of them.
             deterministic: whether to leave out the noise, which otherwise comes from torch's global generator.
 
+        Returns:
+            Actions, and the memory after them, (memory_size,) or (E, memory_size); None without a memory.
+
         Raises:
-            ValueError: `observation` has another size.
+            ValueError: `observation` or `state` has another size.
         """
         size = self.normalizer.mean.shape[0]
         array = np.asarray(observation, np.float64)
         if array.ndim not in (1, 2) or array.shape[-1] != size:
             raise ValueError(f"`observation` must have shape ({size},) or (E, {size}), got {array.shape}")
+        shape = (*array.shape[:-1], self.memory_size)
+        before = np.zeros(shape) if state is None or not self.memory_size else np.asarray(state, np.float64)
+        if before.shape != shape:
+            raise ValueError(f"`state` must have shape {shape}, got {before.shape}")
+        if episode_start is not None:
+            begins = np.asarray(episode_start, np.bool_).reshape(*array.shape[:-1], 1)
+            before = np.where(begins, 0.0, before)
         with torch.no_grad():
-            seen = torch.from_numpy(array).to(self.normalizer.mean.device)
+            place = self.normalizer.mean.device
             noise = None if deterministic else torch.randn(*array.shape[:-1], self.action_size, dtype=torch.float64)
-            action = self(seen, None if noise is None else noise.to(seen.device))
-        return action.cpu().numpy().astype(np.float32), None
+            action, memory = self(
+                torch.from_numpy(array).to(place),
+                None if noise is None else noise.to(place),
+                torch.from_numpy(before).to(place),
+            )
+        return action.cpu().numpy().astype(np.float32), memory.cpu().numpy() if self.memory_size else None
 
     def save(self, path: Path | str) -> None:
         """Write sizes and parameters; no code is stored, so that loading the file runs none."""
         sizes = {"observation_size": self.normalizer.mean.shape[0], "action_size": self.action_size}
+        sizes["memory"] = self.memory_size
         torch.save({**sizes, "deviation": self.deviation, "parameters": self.state_dict()}, path)
 
     @classmethod
@@ -117,7 +205,7 @@ class SquashedGaussianPolicy(nn.Module):
             ValueError: the file holds something else.
         """
         stored = torch.load(path, weights_only=True, map_location="cpu")
-        expected = {"observation_size", "action_size", "deviation", "parameters"}
+        expected = {"observation_size", "action_size", "memory", "deviation", "parameters"}
         if not isinstance(stored, dict) or set(stored) != expected:
             raise ValueError(f"`path` must be a file written by {cls.__name__}.save, got {path}")
         parameters = stored.pop("parameters")

@@ -105,7 +105,7 @@ class DifferentiableMarkets:
         self._elapsed = np.zeros(num_markets, np.int64)
         self._finished = np.ones(num_markets, np.bool_)
         self._state: MarketState | None = None
-        self._before: MarketState | None = None
+        self._stepped = False
         self.restart()
         if stagger and self.max_episode_steps is not None:
             self._elapsed = np.arange(num_markets) * self.max_episode_steps // num_markets
@@ -168,7 +168,7 @@ class DifferentiableMarkets:
         state = self.state
         self._state, outcome = self.market.transition(state, self.action_map.to_market(action, state.prices), shocks)
         self._shocks.advance()
-        self._before = state
+        self._stepped = True
         self._elapsed += 1
         over = np.zeros(self.num_markets, np.bool_)
         if self.max_episode_steps is not None:
@@ -177,23 +177,37 @@ class DifferentiableMarkets:
         truncated = torch.from_numpy(over).to(self.market.device)
         return DifferentiablePeriod(reward=outcome.reward, ruined=outcome.ruined, truncated=truncated)
 
-    def surprise(self) -> Tensor:
-        """Log return (E, L) that next month's unforeseeable news brings to what is held now, to first order.
+    def posterior_news(self) -> Tensor:
+        """Mean (E, N) of next month's news given signal and regime, log a month, also where the regime is hidden.
 
-        A control variate for the return of the coming month: the news beyond the posterior mean that signal and regime
-        tell, times what each learner holds after the last `step`. It has mean zero whatever the learner does.
+        It knows the model, which no learner observes.
+        """
+        state = self.state
+        mean: Tensor = self.market.news_posterior.mean(state.signal, state.regime, state.news_variance)
+        return mean
+
+    def surprise(self, expected: Tensor) -> Tensor:
+        """Log return (E, L) that news beyond what was expected brings to what is held now, to first order.
+
+        A control variate for the return of the coming month: the news that came with the last `step`, to which the
+        coming prices answer, less what was expected before it, times what each learner holds now. Its mean is zero
+        whatever the learner does if the expectation is the mean given all that the learner acts upon.
+
+        Args:
+            expected: shape (E, N) or (E, L, N), news expected before the last `step`, log a month.
 
         Raises:
             RuntimeError: no `step` was taken since the markets began or were detached.
         """
-        if self._before is None:
+        if not self._stepped:
             raise RuntimeError("call `step` before `surprise`")
-        before, state = self._before, self.state
-        expected = self.market.news_posterior.mean(before.signal, before.regime, before.news_variance)
+        state = self.state
+        if expected.ndim == 2:
+            expected = expected[:, None]
         seats = slice(self.n_learners)
         wealth = state.wealth[:, seats, None].clamp(min=_LEAST_WEALTH)
         held = state.holdings[:, seats] * state.prices[:, None] / wealth
-        surprise: Tensor = (held * (before.next_news - expected)[:, None]).sum(-1)
+        surprise: Tensor = (held * (state.news[:, None] - expected)).sum(-1)
         return surprise
 
     def restart(self) -> None:
@@ -207,14 +221,14 @@ class DifferentiableMarkets:
             self._state = fresh
         else:
             self._state = self.state.with_rows(torch.from_numpy(rows).to(self.market.device), fresh)
-        self._before = None
+        self._stepped = False
         self._shocks.restart(rows, self.num_markets)
         self._elapsed[rows] = 0
         self._finished[:] = False
 
     def detach(self) -> None:
         """Cut the graph: what happened so far is given."""
-        self._state, self._before = self.state.detach(), None
+        self._state, self._stepped = self.state.detach(), False
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a continued run needs, as tensors, numbers and strings."""
@@ -240,7 +254,7 @@ class DifferentiableMarkets:
         self._elapsed = stored["elapsed"].numpy().copy()
         self._finished = stored["finished"].numpy().copy()
         self._shocks.load_state_dict(stored["shocks"])
-        self._before = None
+        self._stepped = False
         for generator, position in zip(self._generators, stored["generators"], strict=True):
             generator.bit_generator.state = position
         self.smoothing = stored["smoothing"]

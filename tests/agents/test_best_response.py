@@ -46,7 +46,7 @@ def test_one_deviates() -> None:
     observation = np.random.default_rng(0).uniform(-1.0, 1.0, (6, 24)).astype(np.float32)
     size = deviant.normalizer.mean.shape[0]
     observation = np.resize(observation, (6, size))
-    action = OneDeviates(deviant, others, 2)(observation)
+    action, _ = OneDeviates(deviant, others, 2).predict(observation, deterministic=True)
     np.testing.assert_array_equal(action[::2], deviant.predict(observation[::2], deterministic=True)[0])
     np.testing.assert_allclose(action[1::2], others.predict(observation[1::2], deterministic=True)[0], atol=1e-7)
 

@@ -55,7 +55,7 @@ def test_expected_return_is_that_of_rolled_out_months(env_id: str) -> None:
     months = [market.draw_shocks([random], periods=15) for _ in range(4)]
     for row in range(5):
         imagined = market.imagine(state.select([row] * 3), torch.from_numpy(uniforms[row]))
-        mean = market.news_posterior.moments(state.signal, state.regime)[0][row]
+        mean = market.news_posterior.mean(state.signal, state.regime, state.news_variance)[row]
         returns = []
         for sample in range(3):
             current = imagined.select([sample])
@@ -70,20 +70,20 @@ def test_expected_return_is_that_of_rolled_out_months(env_id: str) -> None:
                     given = {name: value[[3 * row + sample]] for name, value in futures.states[month].items()}
                     if month == 0:
                         moods = [f"scenario.memories.0.{name}" for name in ("error", "sentiment")]
-                        for name in ("log_value", "news", "regime", "block_row", "block_left", *moods):
+                        for name in ("log_value", "news", "news_variance", "regime", *moods):
                             torch.testing.assert_close(given[name], current.tensors()[name], rtol=0.0, atol=1e-15)
                     current = current.with_tensors(given)
             returns.append(total)
         assert found[row].item() == pytest.approx(np.mean(returns), abs=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["bootstrap", "gaussian"])
+@pytest.mark.parametrize("kind", ["filtered", "bootstrap", "gaussian"])
 def test_imagined_news_have_the_mean_they_should_have(kind: str) -> None:
     config = MarketConfig(fundamentals=kind, **SMALL)
     policy = PlannerPolicy(BELIEFS, PlanningSettings(horizon=4, samples=4), config=config)
     state = states(6, 2)
     futures = policy.imagine(state)
-    mean = policy.market.news_posterior.moments(state.signal, state.regime)[0]
+    mean = policy.market.news_posterior.mean(state.signal, state.regime, state.news_variance)
     for month, given in enumerate(futures.states):
         drawn = given["news"].reshape(6, 4, 2)
         wanted = mean if month == 0 else torch.full_like(mean, config.growth)
@@ -133,9 +133,7 @@ def test_myopic_action_is_the_best_of_a_grid(env_id: str) -> None:
 
 def test_act_reads_nothing_hidden() -> None:
     state = states(4, 2)
-    other = dataclasses.replace(
-        state, next_news=state.next_news + 0.3, block_row=(state.block_row + 50) % 300, block_left=5 - state.block_left
-    )
+    other = dataclasses.replace(state, next_news=state.next_news + 0.3)
     for kind in (PlannerPolicy, MyopicPolicy):
         settings = dataclasses.replace(kind.default_settings, samples=2, iterations=3)
         one, two = (kind(LEVERAGE, settings, **SMALL).act(seen) for seen in (state, other))

@@ -63,7 +63,6 @@ def test_hidden_parts_of_the_state_are_hidden(state: MarketState) -> None:
     other = replace(
         state,
         next_news=state.next_news + 1.0,
-        block_row=state.block_row + 1,
         scenario=replace(state.scenario, memories=(others,)),
     )
     np.testing.assert_array_equal(observe(state), observe(other))

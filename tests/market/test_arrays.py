@@ -12,7 +12,7 @@ from hmgym.market import Action, Market, MarketConfig
 SETTINGS = {
     "default": {},
     "gaussian": {"fundamentals": "gaussian", "n_learners": 3},
-    "costs and ruins": {"trading_cost": 0.002, "ruin_fraction": 0.4, "n_learners": 2},
+    "costs and ruins": {"trading_cost": 0.002, "ruin_fraction": 0.6, "n_learners": 2},
     "smoothed": {"smoothing": 1e-3, "n_assets": 1, "n_investors": 6},
     "no learner": {"n_learners": 0, "n_assets": 5},
 }

@@ -25,7 +25,10 @@ from hmgym.market import Market, MarketConfig
         ({"n_investors": 2, "n_learners": 1}, "`n_investors` must be"),
         ({"n_investors": 4, "n_learners": 3}, r"`n_investors` must be >= n_learners \+ 2 = 5, got 4"),
         ({"n_learners": 10, "learner_share": 0.1}, r"`learner_share` times n_learners must be < 1"),
-        ({"fundamentals": "garch"}, '`fundamentals` must be "bootstrap" or "gaussian", got \'garch\''),
+        (
+            {"fundamentals": "garch"},
+            '`fundamentals` must be one of "filtered", "bootstrap", "gaussian", got \'garch\'',
+        ),
         ({"trading_cost": -0.1}, r"`trading_cost` must be in \[0, 0.5\], got -0.1"),
         ({"trading_cost": float("nan")}, "`trading_cost` must be in"),
         ({"interest_rate": "2 %"}, "`interest_rate` must be in"),
@@ -35,7 +38,14 @@ from hmgym.market import Market, MarketConfig
         ({"initial_mispricing": 9.0}, "`initial_mispricing` must be in"),
         ({"assets": ("MSFT", "JPM")}, "`assets` must name n_assets = 3 columns, got 2"),
         ({"assets": ("MSFT", "JPM", "NOPE")}, "`assets` must be among .* got NOPE"),
-        ({"block_months": 396}, "`history` must have at least 398 months, got 396"),
+        ({"history": "test"}, '`history` must be a PriceHistory or one of "training", "held-out", "all", got \'test\''),
+        ({"history": 3}, "`history` must be a PriceHistory .* or the name of a packaged span, got int"),
+        ({"dates": "1990-01-01"}, "`dates` must be two ISO dates, first and last, or None, got '1990-01-01'"),
+        ({"dates": ("1990-01-01", 2000)}, "`dates` must be two ISO dates"),
+        ({"dates": ("1990-01-01", "2000-13-01")}, r"`dates` must be ISO dates \(YYYY-MM-DD\), got '1990-01-01' and '2000"),
+        ({"dates": ("2000-01-01", "1990-01-01")}, "`dates` must be the first and the last, in this order, got 2000"),
+        ({"dates": ("2011-01-01", "2012-01-01")}, "`dates` must hold at least two rows of .* 1990-01-31 to 2009-12-31"),
+        ({"dates": ("1990-01-01", "1990-04-30")}, "`history` must have at least 5 months, got 4"),
         (
             {"population": PopulationConfig(long_leverage=(0.2, 1.0))},
             r"`population.long_leverage\[0\]` must be >= 1/\(N\+1\) = 0.25, got 0.2",
@@ -104,6 +114,30 @@ def test_daily_prices_become_month_ends(tmp_path):
     assert torch.isfinite(state.prices).all()
 
 
+def test_spans_of_the_packaged_prices():
+    """No month's return is in both the history that agents train on and the one that is held out."""
+    spans = {name: MarketConfig(history=name).selected_history for name in ("training", "held-out", "all")}
+    assert {name: (len(s.dates), str(s.dates[0]), str(s.dates[-1])) for name, s in spans.items()} == {
+        "training": (240, "1990-01-31", "2009-12-31"),
+        "held-out": (156, "2010-01-29", "2022-12-28"),
+        "all": (396, "1990-01-31", "2022-12-28"),
+    }
+    assert not set(spans["training"].dates) & set(spans["held-out"].dates)
+    assert MarketConfig() == MarketConfig(history=None) == MarketConfig(history="training")
+    rows = [{tuple(row) for row in spans[name].log_returns} for name in ("training", "held-out")]
+    assert not rows[0] & rows[1]
+    assert MarketConfig(history="all", dates=("1990-01-01", "2009-12-31")).selected_history == spans["training"]
+
+
+def test_dates_of_the_users_prices():
+    config = MarketConfig.from_prices(prices(2), dates=("2011-01-01", "2012-12-31"))
+    chosen = config.selected_history
+    assert len(chosen.dates) == 24
+    assert chosen.dates[0].year == 2011
+    assert chosen.dates[-1].year == 2012
+    np.testing.assert_allclose(config.volatility.variance, chosen.log_returns.var(0, ddof=1))
+
+
 def test_some_of_the_users_columns():
     config = MarketConfig.from_prices(prices(5), assets=["stock4", "stock1"])
     assert config.n_assets == 2
@@ -113,7 +147,7 @@ def test_some_of_the_users_columns():
 def test_bad_prices():
     with pytest.raises(ValueError, match="`n_assets` follows from `source`"):
         MarketConfig.from_prices(prices(), n_assets=3)
-    with pytest.raises(ValueError, match="`history` must have at least 8 months, got 3"):
+    with pytest.raises(ValueError, match="`history` must have at least 5 months, got 3"):
         MarketConfig.from_prices(prices(days=60))
     twins = prices(2).assign(stock2=lambda frame: 2.0 * frame.stock0)
     with pytest.raises(ValueError, match=r"linearly independent returns .* stock0, stock1, stock2"):

@@ -118,7 +118,7 @@ def _at(
 
 def _window(settings: EstimatorSettings, months: int, **changes: Any) -> WindowSettings:
     fixed = {"horizon": months, "deviation": settings.deviation, "surprise_weight": settings.surprise_weight}
-    return WindowSettings(**{**fixed, "feedback": True, **changes})
+    return WindowSettings(**{**fixed, "surprise": "posterior", "feedback": True, **changes})
 
 
 def _seed(settings: EstimatorSettings, months: int, number: int) -> int:

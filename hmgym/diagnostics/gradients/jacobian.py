@@ -88,7 +88,7 @@ def measure(setting: Setting, policy: SquashedGaussianPolicy, settings: Jacobian
     markets = setting.markets(settings.seed, settings.smoothing)
     with torch.no_grad():
         for _ in range(settings.burn_in):
-            markets.step(policy(markets.observe()))
+            markets.step(policy(markets.observe())[0])
             markets.restart()
     running = torch.ones(setting.num_markets, dtype=torch.bool)
     size = Coordinates(markets.state).of(markets.state).shape[1]
@@ -134,7 +134,7 @@ def _jacobians(markets: Any, policy: SquashedGaussianPolicy) -> tuple[Tensor, Te
     here = Coordinates(markets.state)
     row = here.of(markets.state).detach().requires_grad_()
     markets.load_state_dict(markets.state_dict() | {"state": here.to_state(row, markets.state)})
-    response = policy(markets.observe()[:, 0])
+    response = policy(markets.observe()[:, 0])[0]
     policy_rows = _rows(response, row)[0]
     action = response.detach().requires_grad_()
     period = markets.step(action[:, None])

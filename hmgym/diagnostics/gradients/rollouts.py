@@ -126,7 +126,7 @@ class _ActionAndCenter(nn.Module):
 
     def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         policy = self.policy
-        return policy(observation, noise), policy.mean(policy.normalizer(observation.detach()))
+        return policy(observation, noise)[0], policy.mean(policy.normalizer(observation.detach()))
 
 
 def parameters_of(policy: SquashedGaussianPolicy, num_markets: int) -> Tensor:

@@ -108,12 +108,12 @@ def _biases(setting: Setting, policy: SquashedGaussianPolicy, settings: Smoothin
 
 def _two_months(markets: DifferentiableMarkets, policy: SquashedGaussianPolicy, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Log prices (E, N) of the first month, and the gradient (E, size) of both months' rewards in its action."""
-    action = policy(markets.observe(), noise[0]).detach().requires_grad_()
+    action = policy(markets.observe(), noise[0])[0].detach().requires_grad_()
     first = markets.step(action)
     prices = torch.log(markets.state.prices).detach()
     alive = ~first.ended
     markets.restart()
-    second = markets.step(policy(markets.observe(), noise[1]).detach())
+    second = markets.step(policy(markets.observe(), noise[1])[0].detach())
     rewards = first.reward + torch.where(alive, second.reward, torch.zeros_like(second.reward))
     (gradient,) = torch.autograd.grad(rewards.sum(), action)
     return prices, gradient[:, 0]
