@@ -1,7 +1,7 @@
 """Long benchmarks as jobs: each in a process and a folder of its own, resumable, with progress and time left.
 
-A job is a function, ``module:name``, and arguments that JSON can hold. Its folder is named by a digest of all of these, so
-that other settings make another folder and a result is never one of other settings. ``result.json`` is written last:
+A job is a function, ``module:name``, and arguments that JSON can hold. Its folder is named by a digest of all of these,
+so that other settings make another folder and a result is never one of other settings. ``result.json`` is written last:
 a job that has one is done, and one that was cut off is started again and goes on from its checkpoints.
 
     python -m benchmarks.jobs FOLDER      run one job, as the benchmarks do
@@ -143,11 +143,10 @@ def run_here(out: Path) -> None:
     aside.rename(out / _RESULT)
 
 
-def write_result(name: str, command: str, found: Any) -> Path:
-    """Write figures of a benchmark, with the command that made them, to its file among the results."""
-    path = RESULTS / f"{name}.json"
+def write_result(path: Path, command: str, found: Mapping[str, Any]) -> None:
+    """Write figures of a benchmark, with the command that made them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"command": command, **found}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:

@@ -1,8 +1,8 @@
 """Every agent of the package on the three ids, five seeds each, and what they are held against.
 
 ``python -m benchmarks.leaderboard`` trains what is not trained yet and writes ``benchmarks/results/leaderboard.json``,
-``docs/leaderboard.md`` and ``docs/images/learning_curves.png``. A run that was cut off goes on where it stopped, with the
-same command; `--only` and `--ids` run a part, and what is there already stays in the tables.
+``docs/leaderboard.md`` and ``docs/images/learning_curves.png``. A run that was cut off goes on where it stopped, with
+the same command; `--only` and `--ids` run a part, and what is there already stays in the tables.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "leaderboard")
     parser.add_argument("--rows", type=Path, default=RESULTS / "rows", help="folder of rows from outside")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs")
-    parser.add_argument("--name", default="leaderboard", help="of the files that are written")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--episodes", type=int, default=PROTOCOL.episodes)
     parser.add_argument("--curve-episodes", type=int, default=TrainingPlan.curve_episodes)
     parser.add_argument("--timesteps", type=int, help="of every training; default the algorithms' own")
@@ -116,11 +116,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     gathered = {
         "seeds": options.seeds, "episodes": options.episodes, "workers": options.workers, "environments": environments,
     }  # fmt: skip
-    written = write_result(options.name, command, gathered)
+    written = (options.results / "leaderboard.json", options.docs / "leaderboard.md")
+    write_result(written[0], command, gathered)
     options.docs.mkdir(parents=True, exist_ok=True)
-    (options.docs / f"{options.name}.md").write_text(page(gathered, command), encoding="utf-8")
+    written[1].write_text(page(gathered, command), encoding="utf-8")
     draw(environments, options.docs / "images" / "learning_curves.png")
-    print(f"wrote {written}, {options.docs / options.name}.md and learning_curves.png")
+    print(f"wrote {written[0]} and {written[1]}")
     return 0
 
 

@@ -19,7 +19,7 @@ PLANNED_EPISODES = 128
 SEEN = "observation"
 MEMORY = "observation, past ones too"
 GRADIENT = "observation, gradient through the market"
-PRIVILEGED = "the same, next news and its exact posterior"
+PRIVILEGED = "the same, and next news with its exact posterior"
 MODEL = "model and all hidden state but the future (no training)"
 
 
@@ -48,20 +48,20 @@ class Agent:
     probe: bool = False
 
 
-_PUBLIC = {"surprise_weight": 0.0}
+_PRIVILEGED = {"surprise": "posterior"}
 AGENTS: dict[str, Agent] = {
     "PPO": Agent(algo="ppo", sees=SEEN),
     "recurrent PPO": Agent(algo="recurrent_ppo", sees=MEMORY),
     "SAC": Agent(algo="sac", sees=SEEN),
     "TQC": Agent(algo="tqc", sees=SEEN),
-    "APG": Agent(algo="apg", sees=GRADIENT, hyperparameters=_PUBLIC),
-    "APG, privileged": Agent(algo="apg", sees=PRIVILEGED),
-    "SHAC": Agent(algo="shac", sees=GRADIENT, hyperparameters=_PUBLIC),
+    "APG": Agent(algo="apg", sees=GRADIENT),
+    "APG, privileged": Agent(algo="apg", sees=PRIVILEGED, hyperparameters=_PRIVILEGED),
+    "SHAC": Agent(algo="shac", sees=GRADIENT),
     "APG, trained as price-taker": Agent(
-        algo="apg", sees=GRADIENT, hyperparameters=_PUBLIC, economy={"learner_share": PRICE_TAKER_SHARE}, probe=True
+        algo="apg", sees=GRADIENT, economy={"learner_share": PRICE_TAKER_SHARE}, probe=True
     ),
     "APG, trained without information": Agent(
-        algo="apg", sees=GRADIENT, hyperparameters=_PUBLIC, economy=NO_INFORMATION, probe=True
+        algo="apg", sees=GRADIENT, economy=NO_INFORMATION, probe=True
     ),
 }  # fmt: skip
 PLANNERS = ("myopic", "planner")

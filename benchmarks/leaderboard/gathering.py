@@ -89,7 +89,7 @@ def _trained(agent: Agent, runs: Sequence[Results], constant: Results) -> dict[s
 
 
 def _to_target(runs: Sequence[Results], target: float) -> dict[str, Any]:
-    """Where the curves first come to the target: medians over all runs, those that do not get there counted as never."""
+    """Where curves first come to the target: medians over all runs, of which some may never get there."""
     points = [next((point for point in run["curve"] if point["mean_return"] >= target), None) for run in runs]
     reached = [point for point in points if point is not None]
     found: dict[str, Any] = {"reached": len(reached), "runs": len(runs)}

@@ -7,7 +7,8 @@
 
     evaluate(policy, env_id, **PROTOCOL.report(env_id)).returns.mean()
 
-with `evaluate` and `PROTOCOL` of `hmgym.agents`; `hmgym evaluate RUN` does the same. `ruined` and `growth` are optional.
+with `evaluate` and `PROTOCOL` of `hmgym.agents`; `hmgym evaluate RUN` does the same. `ruined` and `growth` are
+optional.
 """
 
 from __future__ import annotations

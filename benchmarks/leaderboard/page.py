@@ -15,9 +15,9 @@ _HEAD = """# Leaderboard
 
 Written by `{command}`; figures in `benchmarks/results/leaderboard.json`. Return is the mean sum of rewards an episode
 over {episodes:,} episodes of 120 months, the same for all, on the held-out span of the history (seeds from
-{first_seed:,}; [agents](agents.md#the-evaluation-protocol) has the protocol). Of trained agents the training seed is the
-unit: mean over {seeds} seeds with Student's 95 % interval, "minus best constant" on the same episodes. Of the others the
-episode is the unit. Growth is the return a year. Seconds are medians over seeds{workers}.
+{first_seed:,}; [agents](agents.md#the-evaluation-protocol) has the protocol). Of trained agents the training seed is
+the unit: mean over {seeds} seeds with Student's 95 % interval, "minus best constant" on the same episodes. Of the
+others the episode is the unit. Growth is the return a year. Seconds are medians over seeds{workers}.
 
 What an agent may see in training differs; when it acts, each sees the observation alone, but for the planners.
 
@@ -26,8 +26,8 @@ What an agent may see in training differs; when it acts, each sees the observati
 _TAIL = """
 ## A row from outside
 
-Train on the id's own markets (the default span of the history, "training"), with a few seeds, and evaluate every policy as
-the protocol says:
+Train on the id's own markets (the default span of the history, "training"), with a few seeds, and evaluate every
+policy as the protocol says:
 
 ```python
 >>> from hmgym.agents import PROTOCOL, RandomPolicy, evaluate
@@ -97,9 +97,9 @@ def _comments(found: Mapping[str, Any]) -> str:
         share = gains.get(name, {}).get("share_of_APG")
         if share is not None:
             said.append(
-                f"{label} has {share:.0%} of APG's gain over {gains['floor']:.3f}, the better of no leverage and the best "
-                f"constant; restarts of its search ended at {', '.join(f'{one:.3f}' for one in rows[name]['restarts'])} "
-                "on the episodes it was chosen on."
+                f"{label} has {share:.0%} of APG's gain over {gains['floor']:.3f}, the better of no leverage and the "
+                f"best constant; restarts of its search ended at "
+                f"{', '.join(f'{one:.3f}' for one in rows[name]['restarts'])} on the episodes it was chosen on."
             )
     grid = dict(zip(found["grid"]["settings"], found["grid"]["means"], strict=True))
     names = list(grid)
@@ -123,8 +123,8 @@ def _to_target(found: Mapping[str, Any]) -> list[str]:
                      for key in ("env_steps", "gradient_steps", "seconds")]  # fmt: skip
             rows.append((name, *shown, f"{reached['reached']} of {reached['runs']}"))
     return [
-        f"\nFirst points of the learning curves that are as high as PPO's last ones, {found['target']:.3f} on the episodes "
-        "of the curves; medians over seeds.\n",
+        f"\nFirst points of the learning curves that are as high as PPO's last ones, {found['target']:.3f} on the "
+        "episodes of the curves; medians over seeds.\n",
         markdown_table(rows),
     ]
 
