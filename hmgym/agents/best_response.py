@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hmgym.agents.analytic_policy_gradient import AnalyticPolicyGradient, WindowSettings
-from hmgym.agents.evaluation import EPISODES, Estimate, evaluate, paired_difference
+from hmgym.agents.estimates import Estimate
+from hmgym.agents.evaluation import EPISODES, PROTOCOL, evaluate, paired_difference
 from hmgym.agents.networks import SquashedGaussianPolicy
 from hmgym.agents.policy import Actions, Observations
 from hmgym.agents.training import spread_seed
@@ -92,7 +93,7 @@ def best_response(
         timesteps: periods of the deviation's training, over all learners of all markets.
         num_markets: markets side by side in training.
         seed: of the training.
-        episodes: of the comparison.
+        episodes: of the comparison, on the span and the seeds of the protocol.
         settings: how it learns, but for `memory`, which is the policy's; None takes the defaults of `WindowSettings`.
         env_kwargs: arguments of the environment.
         progress: told the periods so far.
@@ -117,8 +118,9 @@ def best_response(
         env_steps += agent.env_steps_per_update
         if progress is not None:
             progress(env_steps)
+    reported = replace(PROTOCOL, episodes=episodes).report(env_id, kwargs)
     runs = [
-        evaluate(OneDeviates(chosen, policy, n_learners), env_id, episodes=episodes, env_kwargs=kwargs, seat=0)
+        evaluate(OneDeviates(chosen, policy, n_learners), env_id, seat=0, **reported)
         for chosen in (agent.policy, policy)
     ]
     return BestResponse(

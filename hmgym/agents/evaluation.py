@@ -18,7 +18,7 @@ Everything that compares policies goes by :data:`PROTOCOL`: `hmgym train`, `hmgy
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -164,6 +164,7 @@ def evaluate(
     batch: int = _BATCH,
     env_kwargs: Mapping[str, Any] | None = None,
     seat: int | None = None,
+    watch: Callable[[BatchVectorEnv, npt.NDArray[np.bool_]], None] | None = None,
 ) -> Evaluation:
     """Run one episode a seed and sum its rewards.
 
@@ -181,6 +182,7 @@ def evaluate(
         batch: markets side by side; changes the result of no policy but one that draws for all of them together.
         env_kwargs: arguments of the environment, `max_episode_steps` among them.
         seat: the learner that counts, where a market has several; None takes the mean over them.
+        watch: called after every period with the markets and the rows (E·L,) whose episode goes on.
 
     Raises:
         ValueError: an argument is out of range, or `max_episode_steps` is None where the id registers a number: an
@@ -194,7 +196,8 @@ def evaluate(
         learners = markets.n_learners
         if seat is not None and not 0 <= seat < learners:
             raise ValueError(f"`seat` must be one of {learners} learners, got {seat}")
-        parts.append(_run(policy, markets, list(range(first_seed + start, first_seed + start + markets.num_markets))))
+        seeds = list(range(first_seed + start, first_seed + start + markets.num_markets))
+        parts.append(_run(policy, markets, seeds, watch))
         markets.close()
 
     def series(values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -234,7 +237,12 @@ def _markets_that_end(env_id: str, count: int, env_kwargs: Mapping[str, Any]) ->
     return markets
 
 
-def _run(policy: Policy, markets: BatchVectorEnv, seeds: list[int]) -> _Episodes:
+def _run(
+    policy: Policy,
+    markets: BatchVectorEnv,
+    seeds: list[int],
+    watch: Callable[[BatchVectorEnv, npt.NDArray[np.bool_]], None] | None = None,
+) -> _Episodes:
     actor = Actor(policy, markets)
     observation, _ = markets.reset(seed=seeds)
     count = markets.num_envs  # a row a learner
@@ -251,6 +259,8 @@ def _run(policy: Policy, markets: BatchVectorEnv, seeds: list[int]) -> _Episodes
             for name, values in markets.closing_measures().items():
                 found.measures[name] = np.where(survived, values, found.measured(name))
         running &= ~starting
+        if watch is not None and running.any():
+            watch(markets, running)
     return found
 
 

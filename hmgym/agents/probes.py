@@ -17,9 +17,13 @@ information or as price-takers are rows of ``python -m benchmarks.leaderboard``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from hmgym.agents.evaluation import PROTOCOL, Evaluation, Protocol, evaluate
+from hmgym.agents.lookup import HistoryLookup
 from hmgym.agents.policy import Policy
 from hmgym.agents.rule_search import RuleBudget, RuleChoice, choose_best_rule, filter_families
 from hmgym.envs import MarketVectorEnv, make_markets
@@ -64,6 +68,33 @@ def without_information(
     settings = protocol.report(env_id, env_kwargs)
     settings["env_kwargs"] = with_economy(settings["env_kwargs"], **NO_INFORMATION)
     return evaluate(policy, env_id, name="without information", **settings)
+
+
+def lookups(
+    env_id: str,
+    env_kwargs: Mapping[str, Any] | None = None,
+    *,
+    protocol: Protocol = PROTOCOL,
+    permutations: int = 4,
+) -> dict[str, Evaluation]:
+    """Looking this month's news up in the history, and its control: the mean over look-ups in permuted histories.
+
+    Where the history does not leak, the two do not differ.
+
+    Raises:
+        ValueError: the id is no market.
+    """
+    settings = protocol.report(env_id, env_kwargs)
+    policy = HistoryLookup(env_id, **settings["env_kwargs"])
+    controls = [evaluate(policy.permuted(seed), env_id, **settings) for seed in range(permutations)]
+    name = "history look-up, permuted"
+    return {
+        "history_lookup": evaluate(policy, env_id, name="history look-up", **settings),
+        "history_lookup_permuted": replace(
+            controls[0], name=name, returns=np.mean([run.returns for run in controls], 0),
+            terminated=np.mean([run.terminated for run in controls], 0),
+        ),
+    }  # fmt: skip
 
 
 def has_rules(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> bool:

@@ -20,7 +20,7 @@ import tyro
 from hmgym.agents import PROTOCOL, MyopicPolicy, PlannerPolicy, Policy, baselines_of, evaluate, evaluate_baselines
 from hmgym.agents.algorithms import find_algorithm
 from hmgym.agents.checkpoints import find_checkpoint
-from hmgym.agents.probes import has_rules, without_information
+from hmgym.agents.probes import has_rules, lookups, without_information
 from hmgym.agents.progress import choose_with_bar, rules_with_bar
 from hmgym.agents.report import build_report, comparison_table, write_report
 from hmgym.agents.training import TrainingPlan
@@ -46,6 +46,8 @@ class Arguments:
     """of the first episode; the others count up from it"""
     screening_episodes: int = PROTOCOL.screening_episodes
     """episodes that every constant of the grid gets, on other seeds; 0 leaves out the best constant"""
+    lookup: bool = False
+    """also look this month's news up in the history, which should earn no more than in permuted histories"""
     rules: bool = False
     """also search the best one-line rule, and the best filter rule where the regime is hidden (some minutes)"""
     workers: int = 1
@@ -108,6 +110,8 @@ def evaluate_subject(arguments: Arguments) -> dict[str, Any]:
     choice = choose_with_bar(env_id, **protocol.selection(env_id, env_kwargs)) if arguments.screening_episodes else None
     rules = rules_with_bar(env_id, env_kwargs, protocol=protocol, workers=arguments.workers) if arguments.rules else {}
     baselines = evaluate_baselines(env_id, choice=choice, rules=rules, **reported)
+    if arguments.lookup:
+        baselines |= lookups(env_id, env_kwargs, protocol=protocol)
     if policy is None:
         final = baselines.pop(subject.name)
     else:

@@ -32,7 +32,8 @@ def test_reports_and_choices_have_spans_and_seeds_of_their_own() -> None:
 @pytest.mark.parametrize(
     "own",
     [{"history": "all"}, {"config": MarketConfig(history="all")},
-     {"config": MarketConfig(dates=("1995-01-01", "2005-12-31"))}, {"config": MarketConfig(history=packaged_span("training"))}],
+     {"config": MarketConfig(dates=("1995-01-01", "2005-12-31"))},
+     {"config": MarketConfig(history=packaged_span("training"))}],
 )  # fmt: skip
 def test_a_history_of_the_users_own_stays(own: dict[str, Any]) -> None:
     assert on_span(ID, own, "held-out") == own
