@@ -1,4 +1,4 @@
-"""`hidden_regime`, `leverage_axes` and `history` at every door: single, vector, adapter, parallel and differentiable."""
+"""`hidden_regime`, `leverage_axes` and `history` at every door: single, vector, SB3, parallel, differentiable."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_regimes_are_hidden_unless_asked_for(env_id: str) -> None:
             assert any(name.startswith("news_volatility") for name in names), door
             sizes.setdefault(hidden, set()).add(len(names))
             if hidden:
-                with pytest.raises(ValueError, match="`name` must be one of .* got 'regime'"):
+                with pytest.raises(ValueError, match=r"`name` must be one of .* got 'regime'"):
                     env.observation_map.columns("regime")
         tensors = DifferentiableMarkets(env_id, 2, seed=0, **SMALL, **arguments)
         assert tensors.observe().shape[-1] == len(names)

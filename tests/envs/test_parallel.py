@@ -158,7 +158,9 @@ def test_the_seat_of_a_ruined_learner_acts_by_itself() -> None:
         for name in ("short_leverage", "long_leverage", "beliefs"):
             np.testing.assert_array_equal(getattr(action, name)[:, dead], getattr(own, name)[:, dead])
         mapped = env.action_map.to_market(
-            env.action_map.check([[actions.get(agent, np.zeros(env.action_map.size)) for agent in env.possible_agents]], 1, 3),
+            env.action_map.check(
+                [[actions.get(agent, np.zeros(env.action_map.size)) for agent in env.possible_agents]], 1, 3
+            ),
             before.prices,
         )
         for agent in living:
