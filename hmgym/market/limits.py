@@ -30,7 +30,7 @@ def limited(config: MarketConfig, demand: Demand, prices: Tensor) -> Demand:
         if bool(called.any()):
             short = xp.where(called if short.ndim == 2 else called[..., None], 0.0, short)
             long = xp.where(called if long.ndim == 2 else called[..., None], xp.at_most(long, 1.0), long)
-    if config.ownership_limit is not None:
+    if config.ownership_limit is not None or config.short_limit is not None:
         expected = xp.exp(demand.start)  # last close and news
         positive = xp.where(wealth > 0.0, wealth, xp.ones_like(wealth))
         largest = config.largest_holding * config.shares * expected[:, None] / positive[..., None]  # (E, O, N)
