@@ -3,7 +3,7 @@
 What it should tell is the posterior mean given the signal, the regime and the variance of news, which
 `hmgym.market.inference` knows exactly. A quadratic regression and an ensemble of trees try to explain what is left from
 the whole observation, of this month and of the last three months, on markets that they have not seen. Then look-ups of
-the history are compared with look-ups in permuted tables. Needs scikit-learn.
+the history are compared with look-ups in permuted tables. Needs scikit-learn (`hmgym[checks]`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hmgym.agents.evaluation import EVALUATION_SEED, estimate, evaluate, paired_difference
+from hmgym.agents.evaluation import EVALUATION_SEED, estimate, evaluate
 from hmgym.agents.lookup import HistoryLookup
 from hmgym.envs import make_markets
 from hmgym.market import Market
@@ -111,11 +111,9 @@ def looked_up(env_id: str, *, episodes: int, permutations: int, **env_kwargs: An
     own = evaluate(policy, env_id, **arguments)
     others = [evaluate(policy.permuted(seed), env_id, **arguments) for seed in range(permutations)]
     means = np.array([other.returns.mean() for other in others])
-    # A permutation is one draw of what a table may earn by luck; the own one is another, if nothing is leaked.
     return {
         "history": [own.result.mean, *own.result.ci95],
         "permuted": [float(means.mean()), float(means.std(ddof=1))],
-        "above": [paired_difference(own, other).mean for other in others],
         "difference": vars(estimate(own.returns - np.mean([other.returns for other in others], 0))),
         "rank": int((means > own.returns.mean()).sum()) + 1,
         "of": permutations + 1,

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from hmgym.arrays import to_numpy
 from hmgym.envs import ActionMap, make_markets
 from hmgym.envs.actions import BELIEF_RANGE
+from hmgym.envs.markets import MarketVectorEnv
 from hmgym.market import MarketState
 
 
@@ -41,13 +42,12 @@ class HistoryLookup:
 
     def __init__(self, env_id: str, *, pull: float = 0.3, weight: float = 1.0, **env_kwargs: Any) -> None:
         markets = make_markets(env_id, 1, **env_kwargs)
-        config, action_map = markets.config, markets.action_map
-        markets.close()
-        if not isinstance(action_map, ActionMap):
+        if not isinstance(markets, MarketVectorEnv) or not isinstance(markets.action_map, ActionMap):
             raise ValueError(f"`env_id` must be a market's, got {env_id!r}")
-        self._map, self._config = action_map, config
+        self._map, self._config = markets.action_map, markets.config
+        markets.close()
         self._pull, self._weight = pull, weight
-        volatility = config.volatility
+        volatility = self._config.volatility
         self._rows, self._variance = volatility.residuals, volatility.variance
         # The last row has none after it; the first comes round.
         self._after = np.roll(np.arange(len(self._rows)), -1)

@@ -15,24 +15,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hmgym.analysis.plausibility import Fact, Simulation, format_table, plot, table
+from hmgym.analysis.plausibility import LACKING, Fact, Simulation, format_table, plot, table
+from hmgym.data import SPANS
 from hmgym.market import Market, MarketConfig
+from hmgym.market.config import FUNDAMENTALS
 from hmgym.simulation import run
 
 Array = NDArray[np.float64]
 
+_LEAST_MONTHS = 120
+
 
 def simulate(
-    config: MarketConfig, *, seeds: Iterable[int], months: int = 395, burn_in: int = 60, progress: bool = False
+    config: MarketConfig, *, seeds: Iterable[int], months: int | None = None, burn_in: int = 60, progress: bool = False
 ) -> Simulation:
     """Run one market a seed with learners that follow their own beliefs and limits.
 
     Args:
         config: the market.
         seeds: one generator each.
-        months: recorded after `burn_in` months that are not.
+        months: recorded after `burn_in` months that are not; None takes the history's length, and ten years at least.
         progress: show a bar when tqdm is installed.
     """
+    history = config.selected_history.log_returns.T
+    months = max(history.shape[1], _LEAST_MONTHS) if months is None else months
     ran = run(
         Market(config),
         [np.random.default_rng(seed) for seed in seeds],
@@ -48,6 +54,8 @@ def simulate(
     shares = ran.wealth_shares
     return Simulation(
         returns=series(ran.log_returns),
+        news=series(ran.news),
+        history=history,
         mispricing=series(ran.mispricing),
         turnover=series(ran.turnover),
         gross_leverage=series(ran.gross_leverage),
@@ -60,14 +68,14 @@ def simulate(
     )
 
 
-def report(
-    config: MarketConfig, simulation: Simulation, rows: list[Fact], *, seeds: int, months: int
-) -> dict[str, Any]:
+def report(config: MarketConfig, simulation: Simulation, rows: list[Fact], *, seeds: int) -> dict[str, Any]:
     """The table and how it was made, ready for JSON."""
     return {
         "seeds": seeds,
-        "months": months,
+        "months": simulation.returns.shape[-1],
+        "history": config.history,
         "fundamentals": config.fundamentals,
+        "lacking": LACKING.get(config.fundamentals),
         "n_assets": config.n_assets,
         "n_investors": config.n_investors,
         "not_cleared": simulation.not_cleared,
@@ -81,27 +89,30 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; returns 1 when a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=50)
-    parser.add_argument("--months", type=int, default=395, help="recorded; the length of the history")
+    parser.add_argument("--months", type=int, help="recorded; the history's length unless given")
     parser.add_argument("--burn-in", type=int, default=60)
-    parser.add_argument("--fundamentals", choices=("bootstrap", "gaussian"), default="bootstrap")
+    parser.add_argument("--fundamentals", choices=FUNDAMENTALS, default=MarketConfig.fundamentals)
+    parser.add_argument("--history", choices=SPANS, default=MarketConfig.history)
     parser.add_argument("--out", type=Path, help="write the table as JSON")
     parser.add_argument("--figure", type=Path, help="write the picture")
     options = parser.parse_args(arguments)
     for path in (options.out, options.figure):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-    config = MarketConfig(fundamentals=options.fundamentals)
+    config = MarketConfig(fundamentals=options.fundamentals, history=options.history)
     simulation = simulate(
         config, seeds=range(options.seeds), months=options.months, burn_in=options.burn_in, progress=True
     )
     rows = table(simulation)
     sys.stdout.write(format_table(rows) + "\n")
     sys.stdout.write(
-        f"{options.seeds} seeds x {options.months} months: {simulation.not_cleared} markets not cleared, "
+        f"{options.seeds} seeds x {simulation.returns.shape[-1]} months: {simulation.not_cleared} markets not cleared, "
         f"worst residual {simulation.residual:.1e}, worst conservation error {simulation.conservation:.1e}\n"
     )
+    if config.fundamentals in LACKING:
+        sys.stdout.write(f'fundamentals "{config.fundamentals}" lack {LACKING[config.fundamentals]} by construction\n')
     if options.out:
-        found = report(config, simulation, rows, seeds=options.seeds, months=options.months)
+        found = report(config, simulation, rows, seeds=options.seeds)
         options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     if options.figure:
         plot(simulation, options.figure)

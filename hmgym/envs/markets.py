@@ -136,7 +136,7 @@ class MarketVectorEnv(MarketFace, BatchVectorEnv):
     Args:
         num_envs: number of markets E.
         n_learners: learners L of every market; None takes that of `config`. Without a `config` each has a target share
-            of .1 of all wealth, or .5 / L where L is more than 5.
+            of .05 of all wealth, or .5 / L where L is more than 10.
         max_episode_steps: periods after which this environment truncates an episode itself; None never does.
         autoreset_mode: an :class:`~gymnasium.vector.AutoresetMode` or its value, "NextStep", "SameStep", "Disabled";
             None is "NextStep", with several learners "SameStep".

@@ -193,7 +193,7 @@ class ParallelMarketEnv(MarketFace, BatchParallelEnv):
 
     Args:
         n_learners: number of learners L; None takes that of `config`, or 2. Without a `config` each has a target share
-            of .1 of all wealth, or .5 / L where L is more than 5.
+            of .05 of all wealth, or .5 / L where L is more than 10.
         control: "leverage", "beliefs" or "both": which parts an action has.
         confidence: whether an action with beliefs also sets the scale of risk.
         n_assets: number of assets N; None takes that of `config`.

@@ -36,9 +36,9 @@ class LearnerTraits:
     pull: float = 0.1
     signal_weight: float = 0.3
     news_weight: float = 1.0
-    risk_aversion: float = 2.0
+    risk_aversion: float = 0.5
     horizon_months: float = 1.0
-    short_leverage: float = 0.0
+    short_leverage: float = 1.0
     long_leverage: float = 1.0
 
     def __post_init__(self) -> None:

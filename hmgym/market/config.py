@@ -54,13 +54,13 @@ class MarketConfig:
     """"filtered" (the history's standardised residuals and its GARCH volatility), "bootstrap" (its months, volatility
     constant) or "gaussian" (normal, volatility constant); months are drawn independently in all"""
     history: PriceHistory | str | None = "training"
-    """monthly prices behind the fundamentals, or the name of a span of the packaged stocks: "training" (1990–2009; None is
-    the same), "held-out" (2010–2022), "all" (both)"""
+    """monthly prices behind the fundamentals, or the name of a span of the packaged stocks: "training" (1990–2009; None
+    is the same), "held-out" (2010–2022), "all" (both)"""
     dates: tuple[str, str] | None = None
     """first and last ISO date of the rows of the history that are used, both included; None takes all"""
     assets: tuple[str, ...] | None = None
     """columns of the history, N of them; None takes the first N (of the packaged stocks: MSFT, JPM, XOM, …)"""
-    growth: float = 0.005
+    growth: float = 0.0035
     """mean log return of fundamentals, in place of the history's own"""
 
     dividend_yield: float = 0.0025
@@ -74,7 +74,7 @@ class MarketConfig:
     all wealth is traded, and as cheap to clear as none), "exact" (cost × |Δw|) or "none\""""
     borrowing_spread: float = 0.0025
     """interest on debt above `interest_rate`"""
-    maintenance_margin: float = 0.25
+    maintenance_margin: float = 0.3
     """equity over the gross value of positions below which an investor must close shorts and pay back debt; 0 for none"""
     ownership_limit: float | None = 0.2
     """largest share of an asset's supply that one investor may plan to hold, valued at the last close; None for none. Of
@@ -85,14 +85,14 @@ class MarketConfig:
     """cash of all investors over market value that consumption or issuance steers to"""
     cash_adjustment: float = 0.1
     """share of the gap to `cash_ratio` that is closed"""
-    learner_share: float = 0.1
+    learner_share: float = 0.05
     """target share of all wealth of each learner"""
     ruin_fraction: float = 0.05
     """unit value (learners) or fraction of target wealth (others) below which an investor is ruined"""
 
-    signal_r2: float = 0.25
+    signal_r2: float = 0.2
     """share of next month's news that the signal explains in the informative regime; none in the other"""
-    regime_switch: float = 1.0 / 9.0
+    regime_switch: float = 1.0 / 48.0
     """probability that the regime changes"""
 
     initial_value: float = 100.0

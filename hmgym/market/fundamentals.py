@@ -3,7 +3,7 @@
     news = g + √h ∘ u,      signal = √h ∘ (ρ u' + √(1 − ρ²) ε)
 
 g is the configured growth. u, of mean 0 and variance 1, is a row of the history's standardised residuals, all assets
-together, every month drawn anew and uniformly, or normal with the history's correlation; so no month tells which u comes
+together, every month drawn anew and uniformly, or normal with the history's correlation; no month tells which u comes
 next. h, the variance of news, is constant or follows GARCH(1,1): `hmgym.market.volatility`.
 
 | `fundamentals` | u | h |

@@ -1,7 +1,7 @@
 """Inference: what can be known of next month's news before it comes, the posterior given the signal and the regime.
 
-News is g + √h ∘ u, and its variance h is known. So is all that the signal z tells of u in the informative regime, where
-z/√h = ρ u + √(1 − ρ²) ε; in the other the signal is noise alone. Months are independent given h: nothing else tells of u.
+News is g + √h ∘ u, and its variance h is known. In the informative regime the signal z tells of u,
+z/√h = ρ u + √(1 − ρ²) ε; in the other it is noise alone. u is independent over months, so nothing else tells of it.
 
 Rows of the history: each is as likely as another before the signal, and after it
 
@@ -109,11 +109,13 @@ class NewsPosterior:
         if self._gaussian:
             normals = torch.special.ndtri(uniforms[:, 1:].clamp(_SMALLEST_UNIFORM, _LARGEST_UNIFORM)).unsqueeze(-1)
             factor = torch.where(regime[:, None, None] > 0.5, self._informed_factor, self._prior_factor)
-            return self.mean(signal, regime, variance) + torch.sqrt(variance) * (factor @ normals).squeeze(-1)
+            normal: Tensor = self.mean(signal, regime, variance) + torch.sqrt(variance) * (factor @ normals).squeeze(-1)
+            return normal
         cumulated = self.probabilities(signal, regime, variance)[:, self._order].cumsum(-1)
         level = uniforms[:, :1] * cumulated[:, -1:]
         at = torch.searchsorted(cumulated, level.contiguous(), right=True).squeeze(-1).clamp(max=len(self._order) - 1)
-        return self._growth + torch.sqrt(variance) * self._residuals[self._order[at]]
+        drawn: Tensor = self._growth + torch.sqrt(variance) * self._residuals[self._order[at]]
+        return drawn
 
 
 def _check(uniforms: Tensor, shape: tuple[int, int]) -> None:

@@ -19,8 +19,8 @@ from hmgym.market.tensors import exogenous_names, map_tensors, named_tensors, wi
 class MarketState:
     """E markets between two periods: this month's news, signal and regime are already in it.
 
-    Money and shares are float64. What a learner may know before it acts is everything but `next_news` and what
-    other investors remember (`scenario`). In a market of arrays (see `Market`) every tensor named here is a numpy array.
+    Money and shares are float64. What a learner may know before it acts is everything but `next_news` and what other
+    investors remember (`scenario`). In a market of arrays (see `Market`) every tensor named here is a numpy array.
     """
 
     exogenous_fields: ClassVar[tuple[str, ...]] = (

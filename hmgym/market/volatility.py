@@ -6,8 +6,8 @@ e the de-meaned returns, σ² their variance. α and β maximise the Gaussian qu
 h_1 = σ²; the variance is not fitted, so that simulated returns have the history's. What is left, u, keeps the fat tails
 and, row by row, what the assets have in common.
 
-Source: Bollerslev (1986), Generalized autoregressive conditional heteroskedasticity; Engle and Mezrich (1996), GARCH for
-groups, for the variance that is given; Barone-Adesi, Giannopoulos and Vosper (1999), VaR without correlations for
+Source: Bollerslev (1986), Generalized autoregressive conditional heteroskedasticity; Engle and Mezrich (1996), GARCH
+for groups, for the variance that is given; Barone-Adesi, Giannopoulos and Vosper (1999), VaR without correlations for
 portfolios of derivative securities, for drawing the rows of u (filtered historical simulation).
 """
 
@@ -126,7 +126,7 @@ def fit(errors: Array) -> tuple[Array, Array]:
 
 
 def _parameters(points: Array) -> tuple[Array, Array]:
-    """α and β of two numbers in [0, 1]; near an α + β of 1 and an α of 0, where most histories lie, the grid is fine."""
+    """α and β of two numbers in [0, 1]; near an α + β of 1 and an α of 0, where most histories lie, it is fine."""
     persistence = LARGEST_PERSISTENCE * (1.0 - (1.0 - points[0]) ** 2)
     alpha = persistence * points[1] ** 2
     return alpha, persistence - alpha

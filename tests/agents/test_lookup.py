@@ -25,7 +25,7 @@ def states(count: int, months: int):
 
 
 def test_it_finds_the_row_and_expects_the_next():
-    policy, volatility = HistoryLookup("hmgym/Beliefs-v0", **SMALL), None
+    policy = HistoryLookup("hmgym/Beliefs-v0", **SMALL)
     volatility, hits, last = policy._config.volatility, [], None
     for state in states(16, 6):
         after = policy.expected(state)

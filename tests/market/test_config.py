@@ -42,7 +42,10 @@ from hmgym.market import Market, MarketConfig
         ({"history": 3}, "`history` must be a PriceHistory .* or the name of a packaged span, got int"),
         ({"dates": "1990-01-01"}, "`dates` must be two ISO dates, first and last, or None, got '1990-01-01'"),
         ({"dates": ("1990-01-01", 2000)}, "`dates` must be two ISO dates"),
-        ({"dates": ("1990-01-01", "2000-13-01")}, r"`dates` must be ISO dates \(YYYY-MM-DD\), got '1990-01-01' and '2000"),
+        (
+            {"dates": ("1990-01-01", "2000-13-01")},
+            r"`dates` must be ISO dates \(YYYY-MM-DD\), got '1990-01-01' and '2000",
+        ),
         ({"dates": ("2000-01-01", "1990-01-01")}, "`dates` must be the first and the last, in this order, got 2000"),
         ({"dates": ("2011-01-01", "2012-01-01")}, "`dates` must hold at least two rows of .* 1990-01-31 to 2009-12-31"),
         ({"dates": ("1990-01-01", "1990-04-30")}, "`history` must have at least 5 months, got 4"),

@@ -63,8 +63,10 @@ def test_moments_are_those_of_the_draws(kind: str, r2: float):
     noise = torch.tensor([0.3, -0.5, 0.2], dtype=torch.float64)
     signal = deviation * (r2**0.5 * u + (1.0 - r2) ** 0.5 * noise)
     variance = deviation**2
-    rows = market.fundamentals.correlation if kind == "gaussian" else torch.cov(
-        market.fundamentals.residuals.T, correction=0
+    rows = (
+        market.fundamentals.correlation
+        if kind == "gaussian"
+        else torch.cov(market.fundamentals.residuals.T, correction=0)
     )
     prior = deviation[:, None] * deviation * rows
     for regime in (0.0, 1.0):

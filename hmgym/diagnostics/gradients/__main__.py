@@ -21,6 +21,7 @@ from hmgym.diagnostics.gradients import differences, estimators, jacobian, smoot
 from hmgym.diagnostics.gradients.reporting import counted, read_json, title, write_json
 from hmgym.diagnostics.gradients.rollouts import Setting, load_policy, trained_policy, untrained_policy
 from hmgym.market import MarketConfig
+from hmgym.market.config import FUNDAMENTALS
 
 Result = list[dict[str, Any]]
 ENVIRONMENTS = ("hmgym/Leverage-v0", "hmgym/Beliefs-v0")
@@ -135,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, help="training runs of each smoothing schedule; 0 for none")
     parser.add_argument("--run-steps", type=int, help="environment steps of such a run")
     parser.add_argument("--episodes", type=int, default=512, help="that such a run's policy is evaluated on")
-    parser.add_argument("--fundamentals", choices=("bootstrap", "gaussian"))
+    parser.add_argument("--fundamentals", choices=FUNDAMENTALS)
     parser.add_argument("--assets", type=int)
     parser.add_argument("--investors", type=int)
     options = parser.parse_args(arguments)
