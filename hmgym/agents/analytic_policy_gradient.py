@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hmgym.agents.networks import SquashedGaussianPolicy
-from hmgym.agents.news_forecast import NewsForecast
+from hmgym.agents.news_forecast import NewsForecast, news_columns
 from hmgym.checks import integer
 from hmgym.envs.differentiable import DifferentiableMarkets
 
@@ -72,7 +72,8 @@ class WindowSettings:
     deviation: float = 0.3
     """σ of the exploring policy, before tanh"""
     memory: int = 0
-    """entries of the policy's memory, a gated recurrent unit; 0 is none"""
+    """entries of the policy's memory, a gated recurrent unit that reads news, signal and the news' volatility; 0 is
+    none"""
     forecast_weight: float = 1.0
     """of the squared error, in units of the news' volatility, of what the memory adds to the forecast of the news; 0
     leaves the memory to the policy gradient alone"""
@@ -208,8 +209,9 @@ class AnalyticPolicyGradient:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.policy = SquashedGaussianPolicy(
-                markets.observation_map.size, markets.action_map.size, settings.deviation, settings.memory
-            ).to(device)
+                markets.observation_map.size, markets.action_map.size, settings.deviation, settings.memory,
+                news_columns(markets.observation_map),
+            ).to(device)  # fmt: skip
             self._make_critic()
         self._random = torch.Generator().manual_seed(seed)
         self._forecast = NewsForecast(markets.observation_map, device)

@@ -9,6 +9,7 @@ Source: Cho et al. (2014), Learning phrase representations using RNN encoder-dec
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,19 +109,33 @@ class SquashedGaussianPolicy(nn.Module):
         action_size: entries of one action.
         deviation: σ, before tanh.
         memory: entries of h; 0 makes a policy without one.
+        remembered: entries of the observation that the memory reads; None is all of them.
 
     Raises:
-        ValueError: `deviation` is negative.
+        ValueError: `deviation` is negative, or `remembered` are no entries of the observation.
     """
 
-    def __init__(self, observation_size: int, action_size: int, deviation: float = 0.3, memory: int = 0) -> None:
+    columns: Tensor
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        deviation: float = 0.3,
+        memory: int = 0,
+        remembered: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         if not deviation >= 0.0:
             raise ValueError(f"`deviation` must be >= 0, got {deviation}")
+        columns = list(range(observation_size)) if remembered is None else [int(column) for column in remembered]
+        if not columns or not all(0 <= column < observation_size for column in columns):
+            raise ValueError(f"`remembered` must be some of {observation_size} entries, got {remembered}")
         self.deviation, self.memory_size = deviation, memory
         self.normalizer = Normalizer(observation_size)
         self.mean = perceptron(observation_size + memory, action_size, last_gain=0.01)
-        self.memory = Memory(observation_size, memory) if memory else None
+        self.memory = Memory(len(columns), memory) if memory else None
+        self.register_buffer("columns", torch.tensor(columns), persistent=False)
         self.action_size = action_size
 
     def forward(
@@ -137,7 +152,7 @@ class SquashedGaussianPolicy(nn.Module):
         if memory is None:
             memory = inputs.new_zeros(*inputs.shape[:-1], self.memory_size)
         if self.memory is not None:
-            memory = self.memory(inputs, memory)
+            memory = self.memory(inputs[..., self.columns], memory)
         center = self.center(inputs, memory)
         return torch.tanh(center if noise is None else center + self.deviation * noise), memory
 
@@ -150,7 +165,7 @@ class SquashedGaussianPolicy(nn.Module):
         """Memory (H, S, memory_size) after each of H normalised observations; arguments as in `Memory.run`."""
         if self.memory is None:
             return inputs.new_zeros(*inputs.shape[:-1], 0)
-        after: Tensor = self.memory.run(inputs, memory, starting)
+        after: Tensor = self.memory.run(inputs[..., self.columns], memory, starting)
         return after
 
     def predict(
@@ -194,8 +209,8 @@ class SquashedGaussianPolicy(nn.Module):
     def save(self, path: Path | str) -> None:
         """Write sizes and parameters; no code is stored, so that loading the file runs none."""
         sizes = {"observation_size": self.normalizer.mean.shape[0], "action_size": self.action_size}
-        sizes["memory"] = self.memory_size
-        torch.save({**sizes, "deviation": self.deviation, "parameters": self.state_dict()}, path)
+        memory = {"memory": self.memory_size, "remembered": self.columns.tolist()}
+        torch.save({**sizes, **memory, "deviation": self.deviation, "parameters": self.state_dict()}, path)
 
     @classmethod
     def load(cls, path: Path | str) -> SquashedGaussianPolicy:
@@ -205,7 +220,7 @@ class SquashedGaussianPolicy(nn.Module):
             ValueError: the file holds something else.
         """
         stored = torch.load(path, weights_only=True, map_location="cpu")
-        expected = {"observation_size", "action_size", "memory", "deviation", "parameters"}
+        expected = {"observation_size", "action_size", "memory", "remembered", "deviation", "parameters"}
         if not isinstance(stored, dict) or set(stored) != expected:
             raise ValueError(f"`path` must be a file written by {cls.__name__}.save, got {path}")
         parameters = stored.pop("parameters")

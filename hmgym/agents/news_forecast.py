@@ -24,6 +24,12 @@ _LEAST_VOLATILITY = 1e-4  # log a month
 _SCALES = {entry.name: entry.scale for entry in OBSERVATION_TABLE}
 
 
+def news_columns(observation_map: ObservationMap) -> list[int]:
+    """Entries of an observation that tell of news: what a memory has to read to learn how good the signals are."""
+    columns = [observation_map.columns(name) for name in ("news", "signal", "news_volatility")]
+    return [entry for column in columns for entry in range(column.start, column.stop)]
+
+
 class NewsForecast:
     """Linear forecast of the news by signal and regime.
 
