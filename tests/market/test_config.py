@@ -38,6 +38,9 @@ from hmgym.market import Market, MarketConfig
         ({"ownership_limit": 0.0}, r"`ownership_limit` must be in \(0, inf\), got 0.0"),
         ({"ownership_limit": float("nan")}, r"`ownership_limit` must be in \(0, inf\), got nan"),
         ({"ownership_limit": "a fifth"}, r"`ownership_limit` must be in \(0, inf\), got 'a fifth'"),
+        ({"short_limit": 0.0}, r"`short_limit` must be in \(0, inf\), got 0.0"),
+        ({"short_limit": -0.1}, r"`short_limit` must be in \(0, inf\), got -0.1"),
+        ({"short_limit": "none"}, r"`short_limit` must be in \(0, inf\), got 'none'"),
         (
             {"cost_anticipation": "cubic"},
             '`cost_anticipation` must be one of "quadratic", "exact", "none", got \'cubic\'',

@@ -9,11 +9,15 @@ import torch
 from hmgym.investors import PopulationConfig
 
 WILD = PopulationConfig(short_leverage=(0.5, 3.0), long_leverage=(2.0, 6.0), risk_aversion=(0.5, 2.0))
-FREE = {"trading_cost": 0.0, "borrowing_spread": 0.0, "ownership_limit": None, "maintenance_margin": 0.0}
+FREE = {
+    "trading_cost": 0.0, "borrowing_spread": 0.0, "ownership_limit": None, "short_limit": None, "maintenance_margin": 0.0,
+}  # fmt: skip
 CASES = {
     "free of frictions": FREE,
     "exact anticipation": {"cost_anticipation": "exact", "borrowing_spread": 0.01},
-    "tight rules": {"ownership_limit": 0.3, "maintenance_margin": 0.6, "borrowing_spread": 0.02, "n_learners": 2},
+    "tight rules": {
+        "ownership_limit": 0.3, "short_limit": 0.02, "maintenance_margin": 0.6, "borrowing_spread": 0.02, "n_learners": 2,
+    },  # fmt: skip
     "bootstrap": {},
     "gaussian": {"fundamentals": "gaussian"},
     "costs": {"trading_cost": 0.003},

@@ -13,7 +13,9 @@ from hmgym.market import Action, Demand, Market, MarketConfig
 from hmgym.market.limits import limited
 from hmgym.market.mechanisms import Clearing
 
-FREE = {"trading_cost": 0.0, "borrowing_spread": 0.0, "ownership_limit": None, "maintenance_margin": 0.0}
+FREE = {
+    "trading_cost": 0.0, "borrowing_spread": 0.0, "ownership_limit": None, "short_limit": None, "maintenance_margin": 0.0,
+}  # fmt: skip
 EAGER = {"n_assets": 2, "n_learners": 2, "learner_share": 0.3}  # learners that could own a market
 
 
