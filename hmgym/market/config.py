@@ -92,7 +92,7 @@ class MarketConfig:
     ruin_fraction: float = 0.05
     """unit value (learners) or fraction of target wealth (others) below which an investor is ruined"""
 
-    signal_r2: float = 0.2
+    signal_r2: float = 0.3
     """share of next month's news that the signal explains in the informative regime; none in the other"""
     regime_switch: float = 1.0 / 48.0
     """probability that the regime changes"""
