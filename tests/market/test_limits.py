@@ -1,4 +1,4 @@
-"""Frictions and rules: ownership and short limits, margin, borrowing spread, anticipated cost; values, books and gradients."""
+"""Frictions and rules: limits of what one may own or be short of, margin, borrowing spread, anticipated cost."""
 
 from __future__ import annotations
 
