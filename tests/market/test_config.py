@@ -159,7 +159,7 @@ def test_dates_of_the_users_prices():
 def test_some_of_the_users_columns():
     config = MarketConfig.from_prices(prices(5), assets=["stock4", "stock1"])
     assert config.n_assets == 2
-    np.testing.assert_allclose(config.fundamental_returns.mean(0), 0.005, atol=1e-15)
+    np.testing.assert_allclose(config.fundamental_returns.mean(0), config.growth, atol=1e-15)
 
 
 def test_bad_prices():

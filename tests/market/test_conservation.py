@@ -10,14 +10,22 @@ from hmgym.investors import PopulationConfig
 
 WILD = PopulationConfig(short_leverage=(0.5, 3.0), long_leverage=(2.0, 6.0), risk_aversion=(0.5, 2.0))
 FREE = {
-    "trading_cost": 0.0, "borrowing_spread": 0.0, "ownership_limit": None, "short_limit": None, "maintenance_margin": 0.0,
-}  # fmt: skip
+    "trading_cost": 0.0,
+    "borrowing_spread": 0.0,
+    "ownership_limit": None,
+    "short_limit": None,
+    "maintenance_margin": 0.0,
+}
 CASES = {
     "free of frictions": FREE,
     "exact anticipation": {"cost_anticipation": "exact", "borrowing_spread": 0.01},
     "tight rules": {
-        "ownership_limit": 0.3, "short_limit": 0.02, "maintenance_margin": 0.6, "borrowing_spread": 0.02, "n_learners": 2,
-    },  # fmt: skip
+        "ownership_limit": 0.3,
+        "short_limit": 0.02,
+        "maintenance_margin": 0.6,
+        "borrowing_spread": 0.02,
+        "n_learners": 2,
+    },
     "bootstrap": {},
     "gaussian": {"fundamentals": "gaussian"},
     "costs": {"trading_cost": 0.003},

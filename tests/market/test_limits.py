@@ -1,4 +1,4 @@
-"""Frictions and rules: ownership limit, margin, borrowing spread, anticipated cost; values, books and gradients."""
+"""Frictions and rules: limits of what one may own or be short of, margin, borrowing spread, anticipated cost."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from hmgym.market.limits import limited
 from hmgym.market.mechanisms import Clearing
 
 FREE = {
-    "trading_cost": 0.0, "borrowing_spread": 0.0, "ownership_limit": None, "short_limit": None, "maintenance_margin": 0.0,
-}  # fmt: skip
+    "trading_cost": 0.0,
+    "borrowing_spread": 0.0,
+    "ownership_limit": None,
+    "short_limit": None,
+    "maintenance_margin": 0.0,
+}
 EAGER = {"n_assets": 2, "n_learners": 2, "learner_share": 0.3}  # learners that could own a market
 
 
@@ -59,6 +63,7 @@ def test_nobody_plans_to_own_more_than_the_limit(arrays):
             state, outcome = market.transition(state, buying(market, state), market.draw_shocks(generators))
             assert bool(outcome.converged.all())
             largest.append(planned(ready, outcome).max())
+            assert planned(ready, outcome).min() >= -market.config.short_limit * (1.0 + 1e-9)
         most[limit] = max(largest)
         assert market.config.largest_holding == (np.inf if limit is None else limit)
         if limit is not None:
@@ -80,11 +85,28 @@ def test_small_markets_can_hold_what_there_is():
             assert planned(ready, outcome).max() <= 4.0 / n_investors * (1.0 + 1e-9)
 
 
+@pytest.mark.parametrize("arrays", ["torch", "numpy"])
+def test_nobody_plans_to_be_short_of_more_than_the_limit(arrays):
+    least = {}
+    for limit in (0.03, 0.1, None):
+        market, generators, state = begin(8, arrays=arrays, **EAGER, ruin_fraction=0.01, short_limit=limit)
+        smallest = []
+        for _ in range(24):
+            ready = market.seated(state)
+            state, outcome = market.transition(state, buying(market, state), market.draw_shocks(generators))
+            assert bool(outcome.converged.all())
+            smallest.append(-planned(ready, outcome).min())
+        least[limit] = max(smallest)
+        if limit is not None:
+            assert least[limit] == pytest.approx(limit, rel=1e-9)
+    assert least[None] > 0.12
+
+
 def by_conic_solver(expected, risk, held, cost, short, long):
     """Positions that are best for one investor, written down independently of the library: (N,) over wealth."""
     w = cp.Variable(expected.size)
     cash = 1.0 - cp.sum(w)
-    limits = [w >= -short, w <= long[1:], cash >= -short, cash <= long[0]]
+    limits = [w >= -short[1:], w <= long[1:], cash >= -short[0], cash <= long[0]]
     utility = expected @ w - cp.quad_form(w, cp.psd_wrap(risk)) - cost * cp.sum_squares(w - held)
     cp.Problem(cp.Maximize(utility), limits).solve(
         solver=cp.CLARABEL, tol_gap_abs=1e-12, tol_gap_rel=1e-12, tol_feas=1e-12
@@ -95,12 +117,17 @@ def by_conic_solver(expected, risk, held, cost, short, long):
 @pytest.mark.parametrize("arrays", ["torch", "numpy"])
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"ownership_limit": 0.3, "trading_cost": 0.01}, {"maintenance_margin": 0.9, "ownership_limit": 0.6}, FREE],
+    [
+        {},
+        {"ownership_limit": 0.3, "trading_cost": 0.01, "short_limit": 0.02},
+        {"maintenance_margin": 0.9, "ownership_limit": 0.6, "short_limit": None},
+        FREE,
+    ],
     ids=["default", "tight", "margin", "free"],
 )
 def test_every_portfolio_is_that_of_an_independent_solver(settings, arrays):
     market, generators, state = begin(2, 5, arrays, **EAGER | {"n_investors": 16} | settings)
-    config, found = market.config, {"owners": 0, "called": 0}
+    config, found = market.config, {"owners": 0, "called": 0, "short": 0}
     for month in range(4):
         action = buying(market, state, 0.1)
         wanted = market.scenario.demand(market.seated(state), None)
@@ -118,7 +145,11 @@ def test_every_portfolio_is_that_of_an_independent_solver(settings, arrays):
                 if wealth[e, b] < config.maintenance_margin * abs(money).sum():
                     short, theta = 0.0, min(theta, 1.0)
                     found["called"] += 1
-                long = np.full(3, theta)
+                long, shorts = np.full(3, theta), np.full(3, short)
+                supply = config.shares * prices[e] * np.exp(news[e]) / wealth[e, b]
+                if config.short_limit is not None:
+                    shorts[1:] = np.minimum(short, config.short_limit * supply)
+                    found["short"] += int((abs(weights[e, b, 1:] + config.short_limit * supply) < 1e-9).any())
                 if config.ownership_limit is not None:
                     long[0] = max(theta, 1.0)
                     most = (
@@ -132,12 +163,13 @@ def test_every_portfolio_is_that_of_an_independent_solver(settings, arrays):
                     found["owners"] += int((abs(weights[e, b, 1:] - most) < 1e-9).any())
                 best = by_conic_solver(
                     belief - np.log(clearing[e]), np.asarray(wanted.risk)[e, b], money / wealth[e, b],
-                    config.trading_cost, short, long,
+                    config.trading_cost, shorts, long,
                 )  # fmt: skip
                 np.testing.assert_allclose(weights[e, b, 1:], best, atol=2e-6, err_msg=f"{month} {e} {b}")
         demanded = (weights[..., 1:] * wealth[..., None] / clearing[:, None]).sum(1)
         np.testing.assert_allclose(demanded, np.asarray(ready.supply), rtol=1e-9)
     assert bool(found["owners"]) == (config.ownership_limit is not None)
+    assert bool(found["short"]) == (config.short_limit is not None)
     assert found["called"] > 0 or config.maintenance_margin < 0.5
     assert found["called"] == 0 or config.maintenance_margin > 0.0
 
@@ -156,7 +188,7 @@ def indebted(state, investor, margin):
 
 
 def test_a_margin_call_closes_shorts_and_pays_back_debt():
-    market, generators, state = begin(3, maintenance_margin=0.25, ruin_fraction=0.01)
+    market, generators, state = begin(3, maintenance_margin=0.25, ruin_fraction=0.01, short_limit=None)
     shocks = market.draw_shocks(generators)
     called, spared = (indebted(state, 5, margin) for margin in (0.2499, 0.2501))
     assert (called.cash[:, 5] < 0.0).all()
@@ -169,7 +201,7 @@ def test_a_margin_call_closes_shorts_and_pays_back_debt():
     others = [b for b in range(market.config.n_investors) if b != 5]
     _, without = market.transition(spared, own, shocks)
     wanted = market.scenario.demand(spared, None)
-    assert torch.equal(without.short_limits, wanted.short_leverage)
+    assert torch.equal(without.short_limits, wanted.short_leverage[..., None].expand(-1, -1, 4))
     torch.testing.assert_close(after.short_limits[:, others], without.short_limits[:, others], rtol=0.0, atol=0.0)
     # It is what the learners' own limits say that the call leaves alone: a bold learner is called likewise.
     bold = Action(short_leverage=torch.full((3, 1), 2.0), long_leverage=torch.full((3, 1), 3.0))
@@ -180,8 +212,18 @@ def test_a_margin_call_closes_shorts_and_pays_back_debt():
     assert (free.short_leverage == 2.0).all()
 
 
+RULES = [
+    {},
+    FREE | {"maintenance_margin": 0.3},
+    FREE | {"ownership_limit": 0.3},
+    FREE | {"short_limit": 0.01},
+    FREE | {"short_limit": 0.01, "ownership_limit": 0.3, "maintenance_margin": 0.3},
+    FREE,
+]
+
+
 @pytest.mark.parametrize("each", [False, True], ids=["one limit", "one a position"])
-@pytest.mark.parametrize("settings", [{}, FREE | {"maintenance_margin": 0.3}, FREE | {"ownership_limit": 0.3}, FREE])
+@pytest.mark.parametrize("settings", RULES)
 def test_limits_in_arrays_and_in_tensors_of_either_shape(settings, each):
     market, _, state = begin(4, 2, **settings)
     state = indebted(state, 3, 0.2)
@@ -196,24 +238,33 @@ def test_limits_in_arrays_and_in_tensors_of_either_shape(settings, each):
     arrays = Demand(*(None if x is None else x.numpy() for x in demand))
     twin = limited(market.config, arrays, state.prices.numpy())
     assert isinstance(twin.long_leverage, np.ndarray)
-    np.testing.assert_array_equal(twin.short_leverage, allowed.short_leverage)
+    np.testing.assert_allclose(twin.short_leverage, allowed.short_leverage, rtol=1e-14)
     np.testing.assert_allclose(twin.long_leverage, allowed.long_leverage, rtol=1e-14)
     for name in set(Demand._fields) - {"short_leverage", "long_leverage"}:
         assert getattr(allowed, name) is getattr(demand, name)
-    ruled = market.config.ownership_limit is not None
-    assert allowed.long_leverage.ndim == (3 if ruled or each else 2)
-    assert allowed.short_leverage.shape == demand.short_leverage.shape
+    owning, shorting = market.config.ownership_limit is not None, market.config.short_limit is not None
+    ruled = owning or shorting
+    for limit in (allowed.long_leverage, allowed.short_leverage):
+        assert limit.shape == ((4, market.config.n_investors, 4) if ruled or each else demand.wealth.shape)
     called = market.config.maintenance_margin > 0.2
     assert bool((allowed.short_leverage[:, 3] == 0.0).all()) == called
     if ruled:
-        worth = market.config.largest_holding * state.supply * state.prices * state.news.exp()
-        most = worth[:, None] / state.wealth[..., None]
-        own = demand.long_leverage if each else demand.long_leverage[..., None].expand(4, -1, 4)
+        worth = (state.supply * state.prices * state.news.exp())[:, None] / state.wealth[..., None]
+        wide = (4, market.config.n_investors, 4)
+        long, short = (
+            (limit if each else limit[..., None]).expand(wide).clone()
+            for limit in (demand.long_leverage, demand.short_leverage)
+        )
         if called:
-            own = own.clone()
-            own[:, 3] = own[:, 3].clamp(max=1.0)
-        expected = torch.cat([own[..., :1].clamp(min=1.0), torch.minimum(own[..., 1:], most)], -1)
-        torch.testing.assert_close(allowed.long_leverage, expected, rtol=1e-14, atol=0.0)
+            long[:, 3], short[:, 3] = long[:, 3].clamp(max=1.0), 0.0
+        if owning:
+            most = market.config.largest_holding * worth
+            long = torch.cat([long[..., :1].clamp(min=1.0), torch.minimum(long[..., 1:], most)], -1)
+        if shorting:
+            most = market.config.short_limit * worth
+            short = torch.cat([short[..., :1], torch.minimum(short[..., 1:], most)], -1)
+        torch.testing.assert_close(allowed.long_leverage, long, rtol=1e-14, atol=0.0)
+        torch.testing.assert_close(allowed.short_leverage, short, rtol=1e-14, atol=0.0)
 
 
 def test_who_has_no_wealth_has_limits_all_the_same():
@@ -224,6 +275,8 @@ def test_who_has_no_wealth_has_limits_all_the_same():
     allowed = limited(market.config, demand._replace(wealth=wealth), state.prices)
     assert allowed.long_leverage.isfinite().all()
     assert (allowed.long_leverage >= 0.0).all()
+    assert allowed.short_leverage.isfinite().all()
+    assert (allowed.short_leverage >= 0.0).all()
 
 
 def test_the_spread_is_paid_to_the_bank_by_those_who_owe():
@@ -297,6 +350,7 @@ def test_who_anticipates_cost_trades_less():
 GRADIENT_CASES = {
     "owner": {"learner_share": 0.4, "ownership_limit": 0.25},
     "owner, smoothed": {"learner_share": 0.4, "ownership_limit": 0.25, "smoothing": 0.01},
+    "owner and short": {"learner_share": 0.4, "ownership_limit": 0.25, "short_limit": 0.02},
     "called": {"maintenance_margin": 0.4},
     "debt": {"borrowing_spread": 0.02, "trading_cost": 0.01},
     "exact": {"cost_anticipation": "exact", "ownership_limit": 0.5},
@@ -332,10 +386,12 @@ def test_gradients_equal_central_differences(case):
         _, first, _ = value(**ones)
     if case.startswith("owner"):
         limit = market.config.largest_holding * state.supply * state.prices * state.news.exp()
-        near = 1e-9 if case == "owner" else 0.2
+        near = 0.2 if market.config.smoothing else 1e-9
         assert float(first.weights[0, 0, 1] * state.wealth[0, 0] / limit[0, 0]) == pytest.approx(1.0, abs=near)
+    if case == "owner and short":
+        assert float(planned(state, first)[0, 0, 1]) == pytest.approx(-0.02, rel=1e-9)
     if case == "called":
-        assert float(first.short_leverage) == 0.0
+        assert float(first.short_leverage.max()) == 0.0
         assert float(first.weights[0, 0, 0]) == pytest.approx(0.0, abs=1e-12)
     if case == "debt":
         assert float(first.weights[0, 0, 0]) < 0.0

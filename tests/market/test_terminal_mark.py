@@ -17,8 +17,12 @@ def limits(n_markets, short, long):
 
 
 FREE = {
-    "trading_cost": 0.0, "borrowing_spread": 0.0, "ownership_limit": None, "short_limit": None, "maintenance_margin": 0.0,
-}  # fmt: skip
+    "trading_cost": 0.0,
+    "borrowing_spread": 0.0,
+    "ownership_limit": None,
+    "short_limit": None,
+    "maintenance_margin": 0.0,
+}
 
 
 def last_month(settings, n_markets, months, usual, final):
