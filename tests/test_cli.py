@@ -15,6 +15,7 @@ import torch
 
 import hmgym
 from hmgym.agents import evaluate
+from hmgym.agents.rule_search import RuleBudget
 from hmgym.agents.training import TrainingPlan, hyperparameters_of, train
 from hmgym.cli import COMMANDS, main
 
@@ -203,6 +204,28 @@ def test_baselines_are_evaluated_by_name(capsys: pytest.CaptureFixture[str]) -> 
         assert status == 2
         assert error.startswith("hmgym evaluate: error: ")
         assert said in error
+
+
+def test_rules_and_lookups_stand_beside_a_baseline(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cma")
+    quick = RuleBudget(
+        candidates=2, screening_episodes=2, families=1, restarts=1, population=4, generations=1, search_episodes=2
+    )
+    monkeypatch.setattr("hmgym.agents.rule_search.RuleBudget", lambda: quick)
+    common = ["--episodes", "4", "--n-assets", "2", "--n-investors", "6", "--parameters", "max_episode_steps=4"]
+    written = tmp_path / "table.json"
+    status, table, _ = run(
+        "evaluate", "no_leverage", "--rules", "--lookup", "--screening-episodes", "1", *common, "--out", str(written),
+        capsys=capsys,
+    )  # fmt: skip
+    assert status == 0
+    found = json.loads(written.read_text())["baselines"]
+    rows = ["random", "best_constant", "best_rule", "filter_rule", "history_lookup", "history_lookup_permuted"]
+    assert list(found) == rows
+    assert found["filter_rule"]["formula"] in table
+    assert found["best_rule"]["chosen_on_seeds_from"] != json.loads(written.read_text())["evaluation_seeds_from"]
 
 
 def test_simulate_writes_what_the_function_returns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
