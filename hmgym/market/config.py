@@ -81,6 +81,10 @@ class MarketConfig:
     ownership_limit: float | None = 0.2
     """largest share of an asset's supply that one investor may plan to hold, valued at the last close; None for none. Of
     a small market each may hold 4 / n_investors, if that is more: somebody has to hold what there is"""
+    issuance_rate: float = 0.1
+    """growth of an asset's supply over what log(price / value) lies outside the band; 0 for a fixed supply"""
+    issuance_band: float = 0.4
+    """log(price / value), of either sign, within which companies neither issue nor buy back"""
     flow_rate: float = 0.03
     """share of the distance to its target wealth that flows to or from each investor"""
     cash_ratio: float = 0.3
@@ -100,7 +104,7 @@ class MarketConfig:
     initial_value: float = 100.0
     """fundamental value of a share at the start, money"""
     shares: float = 1000.0
-    """shares of every asset"""
+    """shares of every asset at the start"""
     initial_mispricing: float | None = None
     """mean log(price/value) at the start; None takes the discount that the population requires"""
     initial_mispricing_sd: float = 0.15
@@ -131,6 +135,8 @@ class MarketConfig:
             ("trading_cost", 0.0, 0.5),
             ("borrowing_spread", 0.0, 0.1),
             ("maintenance_margin", 0.0, 0.9),
+            ("issuance_rate", 0.0, 1.0),
+            ("issuance_band", 0.0, 10.0),
             ("flow_rate", 0.0, 1.0),
             ("cash_ratio", 0.0, 10.0),
             ("cash_adjustment", 0.0, 1.0),

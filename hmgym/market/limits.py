@@ -18,13 +18,14 @@ from hmgym.market.config import MarketConfig
 from hmgym.market.demand import Demand
 
 
-def limited(config: MarketConfig, demand: Demand, prices: Tensor) -> Demand:
+def limited(config: MarketConfig, demand: Demand, prices: Tensor, supply: Tensor) -> Demand:
     """The demand as rules and lenders allow it.
 
     Args:
         config: `ownership_limit`, `short_limit` and `maintenance_margin`.
         demand: what the investors want.
         prices: (E, N) last close.
+        supply: (E, N) shares.
     """
     xp, wealth, short, long = namespace(prices), demand.wealth, demand.short_leverage, demand.long_leverage
     if config.maintenance_margin > 0.0:
@@ -35,15 +36,15 @@ def limited(config: MarketConfig, demand: Demand, prices: Tensor) -> Demand:
     if config.ownership_limit is not None or config.short_limit is not None:
         expected = xp.exp(demand.start)  # last close and news
         positive = xp.where(wealth > 0.0, wealth, xp.ones_like(wealth))
-        supply = config.shares * expected[:, None] / positive[..., None]  # (E, O, N) over wealth
+        whole = (supply * expected)[:, None] / positive[..., None]  # (E, O, N) the supply over wealth
         if config.ownership_limit is not None:
             each = per_position(long, config.n_assets + 1)
-            bounded = xp.minimum(each[..., 1:], config.largest_holding * supply)
+            bounded = xp.minimum(each[..., 1:], config.largest_holding * whole)
             # Cash may always be all there is: it is what the limit leaves.
             long = xp.concatenate([xp.at_least(each[..., :1], 1.0), bounded], -1)
         if config.short_limit is not None:
             each = per_position(short, config.n_assets + 1)
-            short = xp.concatenate([each[..., :1], xp.minimum(each[..., 1:], config.short_limit * supply)], -1)
+            short = xp.concatenate([each[..., :1], xp.minimum(each[..., 1:], config.short_limit * whole)], -1)
         # The clearing takes limits of one number an investor or of one a position, the same for both.
         short, long = (per_position(limit, config.n_assets + 1) for limit in (short, long))
     return demand._replace(short_leverage=short, long_leverage=long)

@@ -252,7 +252,7 @@ class Market:
 
     def _demand(self, state: MarketState, promised: Any, action: Action | None) -> Demand:
         """What everybody posts, the learners as the action says, within what rules and lenders allow."""
-        return limited(self.config, self._wanted(state, promised, action), state.prices)
+        return limited(self.config, self._wanted(state, promised, action), state.prices, state.supply)
 
     def _wanted(self, state: MarketState, promised: Any, action: Action | None) -> Demand:
         demand = self.scenario.demand(state, promised)

@@ -26,7 +26,7 @@ class Settlement(NamedTuple):
 
 
 def pay_for_trades(
-    ledger: Ledger, state: MarketState, trade: Trade, cost_rate: float, *, sold: Tensor | None = None, seller: str = ""
+    ledger: Ledger, state: MarketState, trade: Trade, cost_rate: float, *, sold: Mapping[str, Tensor] | None = None
 ) -> None:
     """Buyers pay sellers at the price, and everybody pays the exchange for what it trades.
 
@@ -35,15 +35,15 @@ def pay_for_trades(
         state: who held what before the trade.
         trade: prices, and who holds what after it.
         cost_rate: fraction of the money traded.
-        sold: (E, N) shares that came from the `seller`, a named account, rather than from an investor.
+        sold: (E, N) shares each that came from these named accounts rather than from an investor; negative if bought.
     """
     prices = trade.prices
     xp, bought = namespace(prices), trade.holdings - state.holdings
     others = {}
     if trade.dealer_holdings is not None:
         others[DEALER] = ((state.dealer_holdings - trade.dealer_holdings) * prices).sum(-1)
-    if sold is not None:
-        sale = sold * prices
+    for seller, shares in (sold or {}).items():
+        sale = shares * prices
         others[seller] = sale.sum(-1)
         if cost_rate:
             ledger.pay(seller, "exchange", cost_rate * abs(sale).sum(-1))

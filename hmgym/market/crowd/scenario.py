@@ -15,6 +15,7 @@ from hmgym.investors.cohort import Cohort, Optimisers, Orders, Setting, View
 from hmgym.investors.draws import Draws, Layout
 from hmgym.investors.population import PopulationMemory
 from hmgym.market.config import MarketConfig
+from hmgym.market.crowd.issuance import issued_shares
 from hmgym.market.crowd.replacement import replace_ruined
 from hmgym.market.crowd.settlement import settle
 from hmgym.market.demand import Demand, Trade
@@ -125,8 +126,11 @@ class CrowdScenario:
             **first,
         )
 
-    def open(self, state: MarketState, shocks: Shocks | None) -> tuple[MarketState, Tensor | None]:
-        """Newcomers take the seats of the ruined; promised is the estate, (E, N) shares for sale, None for none."""
+    def open(self, state: MarketState, shocks: Shocks | None) -> tuple[MarketState, dict[str, Tensor]]:
+        """Newcomers take the seats of the ruined, companies change the supply.
+
+        Promised are (E, N) shares for sale each by account: estates by the default fund, new shares by the issuer.
+        """
         own: CrowdState = state.scenario
         ruined = state.ruined
         state, estate = replace_ruined(state, own.target_share)
@@ -138,9 +142,14 @@ class CrowdScenario:
                 )
             )
             state = replace(state, scenario=replace(own, memories=memories))
-        return state, estate
+        offered = {} if estate is None else {"default_fund": estate}
+        issue = issued_shares(self.config, state)
+        if issue is not None:
+            state = replace(state, supply=state.supply + issue)
+            offered["issuer"] = issue
+        return state, offered
 
-    def demand(self, state: MarketState, promised: Tensor | None) -> Demand:
+    def demand(self, state: MarketState, promised: Any) -> Demand:
         """Rows of the clearing from the cohorts that optimise; the others keep their shares and post orders."""
         log_price = namespace(state.prices).log(state.prices)
         posted = [
@@ -173,7 +182,7 @@ class CrowdScenario:
             posted=money,
         )
 
-    def settle(self, state: MarketState, promised: Tensor | None, trade: Trade) -> Settlement:
+    def settle(self, state: MarketState, promised: dict[str, Tensor], trade: Trade) -> Settlement:
         """Who pays whom: docs/economy.md."""
         return settle(self.config, state, trade, state.scenario.target_share, promised)
 

@@ -6,6 +6,8 @@ wealth; consumption or issuance; the shortfall of ruined funds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from hmgym.arrays import namespace
@@ -17,7 +19,7 @@ from hmgym.market.state import MarketState
 
 
 def settle(
-    config: MarketConfig, state: MarketState, trade: Trade, target_share: Tensor, estate: Tensor | None
+    config: MarketConfig, state: MarketState, trade: Trade, target_share: Tensor, offered: Mapping[str, Tensor]
 ) -> Settlement:
     """Settle one month at the prices of its trade.
 
@@ -26,12 +28,12 @@ def settle(
         state: the markets before the trade; its wealth is what unit values are returns on.
         trade: prices and holdings.
         target_share: (E, B) of all wealth, which flows lead to.
-        estate: (E, N) shares that the default fund sold in this trade, None for none.
+        offered: (E, N) shares each that named accounts sold in this trade.
     """
     xp = namespace(state.cash)
     n_learners, prices, holdings = state.unit_value.shape[-1], trade.prices, trade.holdings
     ledger = Ledger(state.cash, state.accounts)
-    pay_for_trades(ledger, state, trade, config.trading_cost, sold=estate, seller="default_fund")
+    pay_for_trades(ledger, state, trade, config.trading_cost, sold=offered)
     pay_interest(ledger, config.interest_rate, config.borrowing_spread)
     pay_dividends(ledger, holdings, config.dividend_yield * xp.exp(state.log_value))
     invested = xp.dot(holdings, prices)
