@@ -43,10 +43,12 @@ against: $(STAMP) ## Compare speed and values with another version: make against
 stress: $(STAMP) ## Clear 10^6 random markets and run 10^5 steps of the economy; counts failures.
 	$(BIN)/python -m benchmarks.stress $(ARGS)
 
-results: $(STAMP) ## Train and compare all agents, five seeds each, and measure plausibility; resumable (about an hour).
+results: $(BENCH_STAMP) ## Train and compare all agents, several seeds each, and measure plausibility; resumable (many hours).
 	$(BIN)/python -m hmgym.diagnostics.plausibility --seeds 200 --out benchmarks/results/plausibility.json \
 	  --figure docs/images/plausibility.png
-	$(BIN)/python -m benchmarks.agents $(ARGS)
+	$(BIN)/python -m benchmarks.leaderboard $(ARGS)
+	$(BIN)/python -m benchmarks.shares $(ARGS)
+	$(BIN)/python -m benchmarks.corner $(ARGS)
 	$(BIN)/python -m benchmarks.learners
 
 gradients: $(STAMP) ## Measure gradients through the market (docs/gradients.md): figures and JSON.

@@ -91,8 +91,8 @@ def page(environments: Mapping[str, Any], command: str, seeds: int) -> str:
     parts = [
         f"# Cornering the market\n\n`{command}`: signals are noise (R² 0), in training and in evaluation; mean sum of "
         f"rewards an episode over {seeds} training seeds with Student's 95 % interval, held-out span. A row passes "
-        f"where the learner is at most {MAY_GAIN} above the best price-taker (share {PRICE_TAKER_SHARE}) in its own economy, "
-        f"never held more than the limit, and the mean log(price / value) of every asset stays within ± {MAY_MOVE}.\n"
+        f"where the learner is at most {MAY_GAIN} above the best price-taker (share {PRICE_TAKER_SHARE}) in its own "
+        f"economy, never held more than the limit, and every asset's mean log(price / value) is within ± {MAY_MOVE}.\n"
     ]
     for env_id, found in environments.items():
         rows = [("learner", "size", "return", "minus the best price-taker", "largest share of an asset held", "limit",

@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.jobs import RESULTS, ROOT, Job, markdown_table, run_jobs, write_result
-from benchmarks.training import Progress, over_seeds, settings_of, short_name, test, train_and_test, with_interval
+from benchmarks.training import (
+    Progress,
+    environment_of,
+    over_seeds,
+    settings_of,
+    short_name,
+    test,
+    train_and_test,
+    with_interval,
+)
 from hmgym.agents import PROTOCOL
 from hmgym.agents.best_response import best_response
 from hmgym.agents.checkpoints import find_checkpoint
@@ -65,8 +74,8 @@ def train_and_deviate(
         share = 0.4 + 0.6 * len(done) / rounds
         progress(share, f"round {len(done) + 1}")
         found = best_response(
-            policy, env_id, n_learners=n_learners, timesteps=response_steps, episodes=episodes,
-            seed=spread_seed(arguments["seed"], 100 + len(done)),
+            policy, env_id, n_learners=n_learners, env_kwargs=environment_of(markets), timesteps=response_steps,
+            episodes=episodes, seed=spread_seed(arguments["seed"], 100 + len(done)),
         )  # fmt: skip
         gained = found.gain.low > 0.0
         policy = found.policy if gained else policy

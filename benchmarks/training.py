@@ -89,7 +89,9 @@ def train_and_test(
         algo=algo, env_id=env_id, seed=seed, out=out, resume=True, timesteps=timesteps, num_envs=num_envs,
         curve_episodes=curve_episodes, env_kwargs=environment_of(training), hyperparameters=hyperparameters,
     )  # fmt: skip
-    result = train(plan, lambda steps, mean: progress(0.9 * steps / plan.total_steps, f"mean return {mean:+.3f}"))
+    result = train(
+        plan, lambda steps, mean: progress(0.9 * min(steps / plan.total_steps, 1.0), f"mean return {mean:+.3f}")
+    )
     found = {}
     for at, (name, markets) in enumerate(tests.items()):
         progress(0.9 + 0.1 * at / len(tests), f"testing {name}")

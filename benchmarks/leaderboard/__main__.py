@@ -120,7 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_result(written[0], command, gathered)
     options.docs.mkdir(parents=True, exist_ok=True)
     written[1].write_text(page(gathered, command), encoding="utf-8")
-    draw(environments, options.docs / "images" / "learning_curves.png")
+    if environments:
+        draw(environments, options.docs / "images" / "learning_curves.png")
     print(f"wrote {written[0]} and {written[1]}")
     return 0
 

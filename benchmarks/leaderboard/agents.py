@@ -56,6 +56,7 @@ AGENTS: dict[str, Agent] = {
     "TQC": Agent(algo="tqc", sees=SEEN),
     "APG": Agent(algo="apg", sees=GRADIENT),
     "APG, privileged": Agent(algo="apg", sees=PRIVILEGED, hyperparameters=_PRIVILEGED),
+    "APG with memory": Agent(algo="apg", sees=f"{GRADIENT}, past ones too", hyperparameters={"memory": 16}),
     "SHAC": Agent(algo="shac", sees=GRADIENT),
     "APG, trained as price-taker": Agent(
         algo="apg", sees=GRADIENT, economy={"learner_share": PRICE_TAKER_SHARE}, probe=True

@@ -41,7 +41,7 @@ def optimize_portfolio(
         holdings: ``batch + (N,)`` or scalar: shares held before the trade, the reference of the commission.
         budget: ``batch``: total wealth W before the trade, money, >= 0.
         short_leverage: limit of short positions as a fraction of W, >= 0; shapes as ``commission``. With limits per
-            asset, cash is bounded by the largest of them.
+            asset, cash is bounded by the largest of them; with N+1, ``batch + (N+1,)``, by the first.
         long_leverage: limit of long positions likewise; the N+1 limits of an investor must sum to at least 1.
         prices: ``(N,)``, or ``(E, N)`` with E markets: p, money a share, > 0.
         commission_on: "buys" charges purchases, "trades" charges sales too.

@@ -78,8 +78,20 @@ def read_portfolios(
         every = _fit(name, x, full, batch)
         return every, every.amax(-1)
 
-    short, cash_short = either("short_leverage", short_leverage)
-    long, cash_long = either("long_leverage", long_leverage)
+    def limit(name: str, value: Any) -> tuple[Tensor, Tensor]:
+        """Limits of the assets and of cash, which may come first among N+1."""
+        x = _read(name, value)
+        if x.ndim <= len(batch) or x.shape[-1] != N + 1:
+            return either(name, x)
+        every = _fit(name, x, (*batch, N + 1))
+        cash = every[..., 0]
+        good = (cash >= 0.0) & (cash < torch.inf)
+        if not bool(good.all()):
+            raise ValueError(f"`{name}` must be finite and >= 0, got {float(cash[~good][0].detach()):.6g} for cash")
+        return every[..., 1:], cash
+
+    short, cash_short = limit("short_leverage", short_leverage)
+    long, cash_long = limit("long_leverage", long_leverage)
     lead = (1,) * (2 - len(batch))
     tensors = {
         "covariance": covariance,

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from gymnasium.utils import seeding
 
 from hmgym.checks import integer_or_none
+from hmgym.data import PriceHistory
 from hmgym.envs.face import BatchFace, check_options
 from hmgym.envs.markets import MarketFace
 from hmgym.envs.protocol import Simulator
@@ -204,6 +205,9 @@ class ParallelMarketEnv(MarketFace, BatchParallelEnv):
         render_mode: None, "rgb_array" or "human".
         max_episode_steps: periods of an episode; None never truncates.
         amplification: whether infos hold `gradient_amplification`, which costs a second clearing and its gradients.
+        hidden_regime: whether observations leave out the regime.
+        leverage_axes: 1 for one limit ℓ = κ = θ, or 2 for κ and θ.
+        history: of fundamentals, in place of the configuration's: "training", "held-out", "all" or a price history.
 
     Raises:
         ValueError: an argument is out of range or unknown.
@@ -222,6 +226,9 @@ class ParallelMarketEnv(MarketFace, BatchParallelEnv):
         render_mode: str | None = None,
         max_episode_steps: int | None = MAX_EPISODE_STEPS,
         amplification: bool = False,
+        hidden_regime: bool = True,
+        leverage_axes: int = 1,
+        history: PriceHistory | str | None = None,
     ) -> None:
         if control not in CONTROLS:
             raise ValueError(f"`control` must be one of {list(CONTROLS)}, got {control!r}")
@@ -229,6 +236,7 @@ class ParallelMarketEnv(MarketFace, BatchParallelEnv):
             num_markets=1, **CONTROLS[control], confidence=confidence, n_assets=n_assets, n_investors=n_investors,
             reward=reward, config=config, record=render_mode is not None, amplification=amplification,
             n_learners=_LEARNERS if n_learners is None and config is None else n_learners,
+            hidden_regime=hidden_regime, leverage_axes=leverage_axes, history=history,
         )  # fmt: skip
         super().__init__(batch, render_mode=render_mode, max_episode_steps=max_episode_steps)
 

@@ -76,6 +76,8 @@ class MarketConfig:
     """interest on debt above `interest_rate`"""
     maintenance_margin: float = 0.3
     """equity over the gross value of positions below which an investor must close shorts and pay back debt; 0 for none"""
+    short_limit: float | None = 0.05
+    """largest share of an asset's supply that one investor may plan to be short, valued likewise; None for none"""
     ownership_limit: float | None = 0.2
     """largest share of an asset's supply that one investor may plan to hold, valued at the last close; None for none. Of
     a small market each may hold 4 / n_investors, if that is more: somebody has to hold what there is"""
@@ -90,7 +92,7 @@ class MarketConfig:
     ruin_fraction: float = 0.05
     """unit value (learners) or fraction of target wealth (others) below which an investor is ruined"""
 
-    signal_r2: float = 0.2
+    signal_r2: float = 0.3
     """share of next month's news that the signal explains in the informative regime; none in the other"""
     regime_switch: float = 1.0 / 48.0
     """probability that the regime changes"""
@@ -149,8 +151,9 @@ class MarketConfig:
         if self.cost_anticipation not in COST_ANTICIPATIONS:
             known = ", ".join(f'"{name}"' for name in COST_ANTICIPATIONS)
             raise ValueError(f"`cost_anticipation` must be one of {known}, got {self.cost_anticipation!r}")
-        if self.ownership_limit is not None:
-            _check("ownership_limit", self.ownership_limit, 0.0, math.inf, open_interval=True)
+        for name in ("ownership_limit", "short_limit"):
+            if getattr(self, name) is not None:
+                _check(name, getattr(self, name), 0.0, math.inf, open_interval=True)
         if self.initial_mispricing is not None:
             _check("initial_mispricing", self.initial_mispricing, -3.0, 3.0)
         if self.n_learners and self.learner_share == 0.0:

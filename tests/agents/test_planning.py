@@ -120,11 +120,13 @@ def test_myopic_action_is_the_best_of_a_grid(env_id: str) -> None:
     policy, state = MyopicPolicy(env_id, settings, **SMALL), states(6, 4)
     futures = policy.imagine(state)
     axis = torch.linspace(-1.0, 1.0, 21, dtype=torch.float64)
+    size = policy.action_map.size
+    constants = torch.cartesian_prod(*[axis] * size).reshape(-1, size)
     with torch.no_grad():
-        grid = [policy.expected_return(state, futures, torch.stack([a, b]).expand(6, 1, 2)) for a in axis for b in axis]
-    table = torch.stack(grid, 1)  # (E, 441)
+        grid = [policy.expected_return(state, futures, constant.expand(6, 1, size)) for constant in constants]
+    table = torch.stack(grid, 1)  # (E, 21) of one axis, (E, 441) of two beliefs
     best, spread = table.amax(1), table.amax(1) - table.median(1).values
-    plan = policy.ascend(state, futures, torch.zeros(6, 1, 2, dtype=torch.float64))
+    plan = policy.ascend(state, futures, torch.zeros(6, 1, size, dtype=torch.float64))
     found = policy.expected_return(state, futures, plan)
     short = (best - found) / spread
     assert short.max() < 0.1
@@ -160,7 +162,7 @@ def test_actions_and_their_count() -> None:
 def test_the_plan_is_where_the_next_month_starts() -> None:
     still = PlanningSettings(horizon=4, samples=1, iterations=0, starts=0)  # executes what it starts from
     policy, state = PlannerPolicy(LEVERAGE, still, **SMALL), states(3, 5)
-    assert np.array_equal(policy.act(state), np.zeros((3, 2)))
+    assert np.array_equal(policy.act(state), np.zeros((3, 1)))
     market = policy.market
     plan = random_plan(policy, 3)
     following, _ = market.transition(state, None, market.draw_shocks(np.random.default_rng(0), 3))
@@ -173,15 +175,15 @@ def test_the_plan_is_where_the_next_month_starts() -> None:
     policy._last = policy._last._replace(actions=plan)
     mixed = following.with_rows(torch.tensor([1]), fresh.select([1]))
     found = policy.act(mixed)
-    assert np.array_equal(found[1], np.zeros(2))  # a new episode forgets
+    assert np.array_equal(found[1], np.zeros(1))  # a new episode forgets
     np.testing.assert_allclose(found[[0, 2]], plan[[0, 2], 1], rtol=1e-6)
 
     policy.act(state)
     policy._last = policy._last._replace(actions=plan)
     others = states(3, 6, seed=80)
-    assert np.array_equal(policy.act(others), np.zeros((3, 2)))  # as old, but other markets
-    assert np.array_equal(policy.act(following.select([0, 1])), np.zeros((2, 2)))  # another number of markets
-    assert policy.act(states(5)).shape == (5, 2)
+    assert np.array_equal(policy.act(others), np.zeros((3, 1)))  # as old, but other markets
+    assert np.array_equal(policy.act(following.select([0, 1])), np.zeros((2, 1)))  # another number of markets
+    assert policy.act(states(5)).shape == (5, 1)
 
 
 def test_a_ruined_fund_earns_nothing_more() -> None:
@@ -190,7 +192,7 @@ def test_a_ruined_fund_earns_nothing_more() -> None:
     state = states(12, 3)
     poor = torch.full_like(state.unit_value, 0.0500001)
     state = dataclasses.replace(state, unit_value=poor)
-    plan = torch.ones(12, 3, 2, dtype=torch.float64)
+    plan = torch.ones(12, 3, 1, dtype=torch.float64)
     futures = policy.imagine(state)
     found = policy.expected_return(state, futures, plan)
     action = policy.action_map.to_market(plan[:, :1], state.prices)
@@ -249,5 +251,5 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r"`state` must be of \(investors, assets\) = \(8, 2\), got \(20, 3\)"):
         policy.act(states(2, n_assets=3, n_investors=20))
     state = states(2)
-    with pytest.raises(ValueError, match=r"`plan` must have shape \(2, 2, 2\), got \(2, 1, 2\)"):
-        policy.expected_return(state, policy.imagine(state), torch.zeros(2, 1, 2, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"`plan` must have shape \(2, 2, 1\), got \(2, 1, 1\)"):
+        policy.expected_return(state, policy.imagine(state), torch.zeros(2, 1, 1, dtype=torch.float64))

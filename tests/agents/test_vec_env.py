@@ -91,7 +91,7 @@ def test_attributes() -> None:
 def test_methods() -> None:
     env = MarketVecEnv("hmgym/Leverage-v0", 2, config=FRAGILE, render_mode="rgb_array")
     env.reset()
-    env.step(np.zeros((2, 2), np.float32))
+    env.step(np.zeros((2, 1), np.float32))
     frames = env.env_method("render")
     assert [frame.shape for frame in frames] == [(640, 960, 3)] * 2
     assert len(env.env_method("episode", indices=1)[0].unit_value) == 2
@@ -195,7 +195,7 @@ def test_independent_learners_share_one_policy() -> None:
 
 def test_an_evaluation_is_the_mean_over_the_learners_first_funds() -> None:
     arguments = {"config": CROWDED.replace(ruin_fraction=0.95), "max_episode_steps": 30}
-    policy = ConstantPolicy([0.5, 0.5])
+    policy = ConstantPolicy([0.5])
     run = evaluate(policy, "hmgym/Leverage-v0", episodes=6, first_seed=9, batch=4, env_kwargs=arguments)
     env = parallel_env(control="leverage", **arguments)
     for episode in range(6):
@@ -215,7 +215,7 @@ def test_an_evaluation_is_the_mean_over_the_learners_first_funds() -> None:
 
 def test_a_recorded_episode_of_many_learners() -> None:
     arguments = {"n_learners": 3, "n_assets": 2, "n_investors": 9, "max_episode_steps": 12}
-    series = record_episode(ConstantPolicy([-1.0, 0.0]), "hmgym/Leverage-v0", seed=0, env_kwargs=arguments)
+    series = record_episode(ConstantPolicy([-1.0]), "hmgym/Leverage-v0", seed=0, env_kwargs=arguments)
     assert series.unit_value.shape == series.learner_leverage.shape == (13, 3)
     assert series.prices.shape == (13, 2)
     assert episode_figure(series, "three learners") is not None
@@ -226,11 +226,11 @@ def test_env_method_resets_one_market() -> None:
     markets.seed(0)
     markets.reset()
     for _ in range(3):
-        markets.step(np.zeros((4, 2), np.float32))
+        markets.step(np.zeros((4, 1), np.float32))
     markets.env_method("reset", indices=1)
     assert markets.markets.state.month.tolist() == [3, 0, 3, 3]
     with pytest.raises(AttributeError, match="acts on all markets"):
-        markets.env_method("step", np.zeros(2))
+        markets.env_method("step", np.zeros(1))
 
 
 @pytest.mark.timeout(240)

@@ -239,6 +239,39 @@ def test_shapes_of_limits_and_commissions() -> None:
     assert float(single[0]) >= 0.0
 
 
+def test_limits_of_every_position() -> None:
+    """N+1 limits, cash first: against a conic solver, and against the same limits said once."""
+    rng = np.random.default_rng(3)
+    for seed in range(100):
+        problem = random_portfolio(1 + seed % 6, 50_000 + seed)
+        n = problem["prices"].size
+        short, long = rng.uniform(0.0, 0.5, n + 1), rng.uniform(0.0, 1.5, n + 1)
+        long[0] = max(long[0], 1.0 - long[1:].sum())
+        reference = InWeights(problem | {"short_leverage": short[1:], "long_leverage": long[1:]})
+        reference.floor, reference.ceiling = 1.0 - long[0], 1.0 + short[0]
+        w = solve(problem | {"short_leverage": short, "long_leverage": long}) * reference.scale
+        assert reference.infeasibility(w) < 1e-13
+        assert abs(reference.objective(w) - reference.by_interior_point()) <= 1e-9 * max(reference.size(w), 1e-3), seed
+    once = optimize_portfolio(**EXAMPLE)
+    every = {"short_leverage": np.full(4, 0.1363), "long_leverage": np.full(4, 0.6878)}
+    torch.testing.assert_close(optimize_portfolio(**EXAMPLE | every), once, rtol=0.0, atol=1e-13)
+    stacked = {name: np.stack([np.asarray(x)] * 2) for name, x in every.items()}
+    batch = {**EXAMPLE, "Sigma": np.stack([SIGMA] * 2), "budget": np.full(2, 1019.2129), "holdings": 0.0}
+    torch.testing.assert_close(optimize_portfolio(**batch | stacked), once.expand(2, 3), rtol=0.0, atol=1e-13)
+
+
+def test_gradients_by_limits_of_every_position() -> None:
+    short = torch.tensor([0.2, 0.05, 0.1, 0.1], dtype=torch.float64, requires_grad=True)
+    long = torch.tensor([0.1, 0.3, 0.9, 0.9], dtype=torch.float64, requires_grad=True)
+
+    def best(short: torch.Tensor, long: torch.Tensor) -> torch.Tensor:
+        return optimize_portfolio(**EXAMPLE | {"short_leverage": short, "long_leverage": long})
+
+    assert torch.autograd.gradcheck(best, (short, long), eps=1e-7, atol=1e-5, rtol=1e-5)
+    slopes = torch.autograd.grad(best(short, long).square().sum(), (short, long))
+    assert all(bool(slope.any()) for slope in slopes)
+
+
 def test_gradcheck() -> None:
     for seed in (1, 2, 4, 8):
         problem = random_portfolio(3, 40_000 + seed)
@@ -390,6 +423,10 @@ def test_what_is_no_array_of_numbers_is_named(name: str, spoil: Any, message: st
         ({"budget": [1.0, 2.0]}, "`budget` must have shape"),
         ({"short_leverage": -0.2}, "`short_leverage` must be finite and >= 0, got -0.2"),
         ({"long_leverage": 0.2}, r"`long_leverage` must be >= 1/\(N\+1\) = 0.25, got 0.2"),
+        ({"short_leverage": [-0.2, 0.1, 0.1, 0.1]}, "`short_leverage` must be finite and >= 0, got -0.2 for cash"),
+        ({"long_leverage": [np.nan, 0.5, 0.5, 0.5]}, "`long_leverage` must be finite and >= 0, got nan for cash"),
+        ({"long_leverage": [0.1, 0.2, 0.3, 0.3]}, "`long_leverage` must be such that the limits, .* to >= 1, got 0.9"),
+        ({"long_leverage": np.ones(5)}, r"`long_leverage` must have shape \(\) or \(3,\), or .* got \(5,\)"),
         ({"long_leverage": [0.1, 0.2, 0.3]}, "`long_leverage` must be such that the limits, .* sum to >= 1, got 0.9"),
         ({"prices": [50.0, 0.0, 50.0]}, "`prices` must be finite and > 0, got 0"),
         ({"prices": 50.0}, r"`prices` must have shape \(3,\), got \(\)"),

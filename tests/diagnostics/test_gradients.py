@@ -124,7 +124,7 @@ def test_coordinates_are_the_state() -> None:
     setting = Setting(env_id=LEVERAGE, num_markets=3, env_kwargs=SMALL)
     markets = setting.markets(1)
     for _ in range(3):
-        markets.step(torch.zeros(3, 1, 2, dtype=torch.float64))
+        markets.step(torch.zeros(3, 1, markets.action_map.size, dtype=torch.float64))
     state = markets.state
     here = jacobian.Coordinates(state)
     tensors = here.to_state(here.of(state), state)

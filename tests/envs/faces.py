@@ -36,3 +36,5 @@ class Face:
 FACES = [
     Face(env_id, {"n_assets": 2, "n_investors": 8} if env_id in MARKET_IDS else {}) for env_id in sorted(ENVIRONMENTS)
 ]
+OPTIONS = {"hidden_regime": False, "leverage_axes": 2, "history": "held-out", "n_assets": 1, "n_investors": 8}
+FACES.append(Face("hmgym/LeverageBeliefs-v0", OPTIONS))

@@ -99,4 +99,4 @@ def test_works_within_inference_mode_and_needs_a_step() -> None:
         env._batch.gradient_amplification()
     with torch.inference_mode():
         env.reset(seed=0)
-        assert np.isfinite(env.step(np.zeros(2, np.float32))[4]["gradient_amplification"])
+        assert np.isfinite(env.step(np.zeros(1, np.float32))[4]["gradient_amplification"])

@@ -45,7 +45,7 @@ def test_async_vector_env(context: str) -> None:
         env.close(terminate=True)
     single = make()
     np.testing.assert_array_equal(observation[1], single.reset(seed=4)[0])
-    assert reward[1] == single.step(np.zeros(4, np.float32))[1]
+    assert reward[1] == single.step(np.zeros(3, np.float32))[1]
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
@@ -54,7 +54,7 @@ def test_subproc_vec_env(method: str) -> None:
     try:
         env.seed(3)
         observation = env.reset()
-        env.step(np.zeros((2, 4), np.float32))
+        env.step(np.zeros((2, 3), np.float32))
     finally:
         env.close()
     np.testing.assert_array_equal(observation[1], make().reset(seed=4)[0])

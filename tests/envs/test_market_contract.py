@@ -26,10 +26,12 @@ def test_id_with_module_prefix() -> None:
 
 def test_action_size(env_id: str) -> None:
     parts = ENVIRONMENTS[env_id].arguments
-    expected = 2 * parts["leverage"] + 2 * parts["beliefs"]
-    assert gym.make(env_id, **SMALL).action_space.shape == (expected,)
-    if parts["beliefs"]:
-        assert gym.make(env_id, confidence=True, **SMALL).action_space.shape == (expected + 1,)
+    for arguments, axes in (({}, 1), ({"leverage_axes": 1}, 1), ({"leverage_axes": 2}, 2)):
+        expected = axes * parts["leverage"] + 2 * parts["beliefs"]
+        assert gym.make(env_id, **SMALL, **arguments).action_space.shape == (expected,)
+        if parts["beliefs"]:
+            env = gym.make(env_id, confidence=True, **SMALL, **arguments)
+            assert env.action_space.shape == (expected + 1,)
 
 
 @pytest.mark.parametrize("n_assets", [1, 3, 5])

@@ -25,7 +25,7 @@ def test_max_episode_steps(where: str, steps: Any) -> None:
         "make_vec": lambda: gym.make_vec(LEVERAGE, 2, max_episode_steps=steps),
         "parallel_env": lambda: parallel_env(max_episode_steps=steps),
         "evaluate": lambda: evaluate(
-            ConstantPolicy([0.0, 0.0]), LEVERAGE, episodes=2, env_kwargs={"max_episode_steps": steps}
+            ConstantPolicy([0.0]), LEVERAGE, episodes=2, env_kwargs={"max_episode_steps": steps}
         ),
     }
     with pytest.raises(ValueError, match=rf"`max_episode_steps` must be .*>= 1 or None, got {re.escape(repr(steps))}"):
@@ -41,7 +41,7 @@ def test_integers_of_numpy_count() -> None:
     assert vector.num_envs == 6
     assert len(parallel_env(n_learners=np.int64(2), max_episode_steps=np.int64(4), **sizes).possible_agents) == 2
     run = evaluate(
-        ConstantPolicy([0.0, 0.0]), LEVERAGE, episodes=np.int64(3), batch=np.int64(2), first_seed=np.uint32(4),
+        ConstantPolicy([0.0]), LEVERAGE, episodes=np.int64(3), batch=np.int64(2), first_seed=np.uint32(4),
         env_kwargs={"max_episode_steps": np.int64(3), **sizes},
     )  # fmt: skip
     np.testing.assert_array_equal(run.lengths, np.full(3, 3))
@@ -78,11 +78,11 @@ def test_sizes(name: str, value: Any) -> None:
 )
 def test_wrong_evaluations(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        evaluate(ConstantPolicy([0.0, 0.0]), **{"env_id": LEVERAGE, "episodes": 2, **arguments})
+        evaluate(ConstantPolicy([0.0]), **{"env_id": LEVERAGE, "episodes": 2, **arguments})
 
 
 def test_one_episode_has_no_interval() -> None:
-    run = evaluate(ConstantPolicy([0.0, 0.0]), LEVERAGE, episodes=1, env_kwargs={"max_episode_steps": 2, **SMALL})
+    run = evaluate(ConstantPolicy([0.0]), LEVERAGE, episodes=1, env_kwargs={"max_episode_steps": 2, **SMALL})
     assert run.returns.shape == (1,)
     with pytest.raises(ValueError, match="`episodes` must be >= 2 for an interval, got 1"):
         run.result  # noqa: B018
@@ -91,7 +91,7 @@ def test_one_episode_has_no_interval() -> None:
 def test_a_step_after_the_end_warns() -> None:
     env = MarketEnv(config=MarketConfig(ruin_fraction=0.95, **SMALL))
     env.reset(seed=0)
-    action = np.ones(2, np.float32)
+    action = np.ones(1, np.float32)
     while not env.step(action)[2]:
         pass
     with pytest.warns(UserWarning, match="`step` was called although the episode has ended: call `reset` first"):

@@ -47,6 +47,7 @@ def test_entries_say_what_the_table_says(state: MarketState) -> None:
     close("news", state.news)
     close("signal", state.signal)
     close("regime", 2.0 * state.regime - 1.0)
+    close("news_volatility", state.news_variance.sqrt())
     close("volatility", state.variance.sqrt())
     close("last_return", state.last_return)
     close("short_interest", -state.holdings[:, 1:].clamp(max=0.0).sum(1) / state.supply)
@@ -68,6 +69,32 @@ def test_hidden_parts_of_the_state_are_hidden(state: MarketState) -> None:
     np.testing.assert_array_equal(observe(state), observe(other))
 
 
+def test_a_hidden_regime_is_hidden(state: MarketState) -> None:
+    """States that differ in the regime alone look alike; with the regime in sight they differ in its entry alone."""
+    hidden, shown = ObservationMap(CONFIG, hidden_regime=True), ObservationMap(CONFIG)
+    assert hidden.hidden_regime
+    assert not shown.hidden_regime
+    assert hidden.size == shown.size - 1
+    assert hidden.names == tuple(name for name in shown.names if name != "regime")
+    other = replace(state, regime=1.0 - state.regime)
+    np.testing.assert_array_equal(hidden(state), hidden(other))
+    assert torch.equal(hidden.tensor(state), hidden.tensor(other))
+    column = shown.columns("regime")
+    differs = shown(state) != shown(other)
+    assert differs[..., column].all()
+    assert differs.sum() == 3
+    np.testing.assert_array_equal(np.delete(shown(state), column.start, -1), hidden(state))
+    for name in ("news", "signal", "news_volatility", "last_return", "log_unit_value"):
+        entries = shown(state)[..., shown.columns(name)]
+        np.testing.assert_array_equal(hidden(state)[..., hidden.columns(name)], entries)
+        np.testing.assert_array_equal(
+            hidden.unsquash(hidden(state), name), shown.unsquash(shown(state), name), err_msg=name
+        )
+    for use in (hidden.columns, lambda name: hidden.unsquash(hidden(state), name)):
+        with pytest.raises(ValueError, match=r"`name` must be one of .* got 'regime'"):
+            use("regime")
+
+
 def months(config: MarketConfig, count: int, seed: int = 0) -> MarketState:
     market = Market(config)
     generators = [np.random.default_rng(seed + row) for row in range(3)]
@@ -79,9 +106,10 @@ def months(config: MarketConfig, count: int, seed: int = 0) -> MarketState:
 
 
 @pytest.mark.parametrize("n_learners", [1, 3])
-def test_the_tensor_face_is_the_array_face_before_rounding(n_learners: int) -> None:
+@pytest.mark.parametrize("hidden", [False, True])
+def test_the_tensor_face_is_the_array_face_before_rounding(n_learners: int, hidden: bool) -> None:
     config = CONFIG.replace(n_learners=n_learners)
-    observe, state = ObservationMap(config), months(config, 4)
+    observe, state = ObservationMap(config, hidden), months(config, 4)
     seen, exact = observe(state), observe.tensor(state)
     assert exact.dtype == torch.float64
     assert exact.shape == seen.shape == (3, n_learners, observe.size)
@@ -106,7 +134,18 @@ def test_every_learner_sees_all_others() -> None:
 def test_gradients_flow_to_the_state() -> None:
     config = CONFIG.replace(n_learners=2)
     observe, state = ObservationMap(config), months(config, 5)
-    names = ("prices", "holdings", "cash", "wealth", "unit_value", "variance", "last_return", "log_value", "news")
+    names = (
+        "prices",
+        "holdings",
+        "cash",
+        "wealth",
+        "unit_value",
+        "variance",
+        "last_return",
+        "log_value",
+        "news",
+        "news_variance",
+    )
     inputs = tuple(getattr(state, name)[:1].clone().requires_grad_() for name in names)
 
     def view(*given: torch.Tensor) -> torch.Tensor:
@@ -144,6 +183,6 @@ def test_names_and_columns_agree() -> None:
 
 def test_documented_table_covers_every_column() -> None:
     table = observation_table(3)
-    size = gym.make("hmgym/Leverage-v0").observation_space.shape[0]
+    size = gym.make("hmgym/Leverage-v0", hidden_regime=False).observation_space.shape[0]
     assert f"| {size - 1} |" in table
     assert all(f"`{entry.name}`" in table for entry in OBSERVATION_TABLE)

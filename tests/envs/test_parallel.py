@@ -158,7 +158,9 @@ def test_the_seat_of_a_ruined_learner_acts_by_itself() -> None:
         for name in ("short_leverage", "long_leverage", "beliefs"):
             np.testing.assert_array_equal(getattr(action, name)[:, dead], getattr(own, name)[:, dead])
         mapped = env.action_map.to_market(
-            env.action_map.check([[actions.get(agent, np.zeros(4)) for agent in env.possible_agents]], 1, 3),
+            env.action_map.check(
+                [[actions.get(agent, np.zeros(env.action_map.size)) for agent in env.possible_agents]], 1, 3
+            ),
             before.prices,
         )
         for agent in living:
@@ -182,7 +184,7 @@ def test_the_dead_leave_and_the_others_go_on() -> None:
         lengths = dict.fromkeys(env.possible_agents, 0)
         while env.agents:
             acted = list(env.agents)
-            results = env.step({agent: np.ones(2, np.float32) for agent in acted})
+            results = env.step({agent: np.ones(1, np.float32) for agent in acted})
             assert all(list(part) == acted for part in results)
             for agent in acted:
                 lengths[agent] += 1
@@ -274,19 +276,20 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
         parallel_env(**arguments)
 
 
-def test_wrong_actions() -> None:
-    env = parallel_env(n_learners=2, **SMALL)
+@pytest.mark.parametrize(("axes", "last"), [(1, "leverage"), (2, "long_leverage")])
+def test_wrong_actions(axes: int, last: str) -> None:
+    env = parallel_env(n_learners=2, leverage_axes=axes, **SMALL)
     with pytest.raises(RuntimeError, match="call `reset`"):
         env.step({})
     env.reset(seed=0)
-    good = np.zeros(2, np.float32)
+    good = np.zeros(axes, np.float32)
     for actions in ({"learner_0": good}, {"learner_0": good, "learner_1": good, "learner_2": good}):
         with pytest.raises(
             ValueError, match=r"`actions` must hold one action for each of \['learner_0', 'learner_1'\]"
         ):
             env.step(actions)
-    with pytest.raises(ValueError, match="got nan for `long_leverage` of learner 1 of market 0"):
-        env.step({"learner_0": good, "learner_1": np.array([0.0, np.nan])})
+    with pytest.raises(ValueError, match=f"got nan for `{last}` of learner 1 of market 0"):
+        env.step({"learner_0": good, "learner_1": np.array([0.0, np.nan][-axes:])})
     with pytest.raises(ValueError, match="`action` must"):
         env.step({"learner_0": good, "learner_1": np.zeros(3)})
 

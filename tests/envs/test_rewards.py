@@ -31,7 +31,7 @@ def test_excess_return_is_the_difference_to_the_market() -> None:
     plain = gym.make("hmgym/Leverage-v0", **SMALL).unwrapped
     env.reset(seed=0)
     plain.reset(seed=0)
-    action = np.zeros(2, np.float32)
+    action = np.zeros(1, np.float32)
     for _ in range(5):
         before = (plain.state.supply * plain.state.prices).sum()
         expected = plain.step(action)[1] - float(torch.log((plain.state.supply * plain.state.prices).sum() / before))

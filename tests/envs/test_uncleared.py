@@ -104,7 +104,7 @@ def test_the_single_environment_is_truncated() -> None:
     env = gym.make("hmgym/Leverage-v0", **SMALL)
     stick(env.unwrapped._batch, 0, 3)  # type: ignore[attr-defined]
     env.reset(seed=0)
-    action = np.zeros(2, np.float32)
+    action = np.zeros(1, np.float32)
     env.step(action)
     last, *_ = env.step(action)
     with pytest.warns(UserWarning, match=f"{WARNING}: the episode is truncated"):
@@ -121,7 +121,7 @@ def test_all_learners_of_a_parallel_environment_are_truncated() -> None:
     env = parallel_env(n_learners=2, **SMALL)
     stick(env._batch, 0, 2)
     env.reset(seed=0)
-    actions = dict.fromkeys(env.agents, np.zeros(2, np.float32))
+    actions = dict.fromkeys(env.agents, np.zeros(1, np.float32))
     last, *_ = env.step(actions)
     with pytest.warns(UserWarning, match=f"{WARNING}: the episode is truncated"):
         observations, rewards, terminated, truncated, infos = env.step(actions)
@@ -137,7 +137,7 @@ def test_the_adapter_says_it_in_the_info_of_the_last_step() -> None:
     stick(env.markets._batch, STUCK, 2)  # type: ignore[arg-type]
     env.seed(0)
     env.reset()
-    actions = np.zeros((MARKETS, 2), np.float32)
+    actions = np.zeros((MARKETS, 1), np.float32)
     last, *_ = env.step(actions)
     with pytest.warns(UserWarning, match=WARNING):
         _, _, done, infos = env.step(actions)
@@ -152,7 +152,7 @@ def test_its_mark_is_not_measured() -> None:
     markets = make_markets("hmgym/Leverage-v0", MARKETS, autoreset_mode="Disabled", **SMALL)
     stick(markets._batch, STUCK, 2)  # type: ignore[arg-type]
     markets.reset(seed=0)
-    actions = np.ones((MARKETS, 2), np.float32)
+    actions = np.ones((MARKETS, 1), np.float32)
     markets.step(actions)
     with pytest.warns(UserWarning, match=WARNING):
         markets.step(actions)
@@ -165,9 +165,9 @@ def test_a_new_recording_goes_on_over_a_market_that_does_not_clear() -> None:
     env = make_markets("hmgym/Leverage-v0", 2, render_mode="rgb_array", autoreset_mode="Disabled", **SMALL)
     stick(env._batch, 1, 2)  # type: ignore[arg-type]
     env.reset(seed=0)
-    env.step(np.zeros((2, 2), np.float32))
+    env.step(np.zeros((2, 1), np.float32))
     with pytest.warns(UserWarning, match=WARNING):
-        env.step(np.zeros((2, 2), np.float32))
+        env.step(np.zeros((2, 1), np.float32))
     prices = env.episode(1).prices
     np.testing.assert_array_equal(prices[2], prices[1])
     assert not np.array_equal(env.episode(0).prices[2], env.episode(0).prices[1])
@@ -194,11 +194,11 @@ def test_a_reward_that_raises_leaves_the_market_where_it_was(name: str, period: 
         arguments: dict[str, Any] = {"reward": reward, "render_mode": "rgb_array", **SMALL}
         env: Any
         if name == "single":
-            env, action = gym.make("hmgym/Leverage-v0", **arguments), np.zeros(2, np.float32)
+            env, action = gym.make("hmgym/Leverage-v0", **arguments), np.zeros(1, np.float32)
         elif name == "vector":
-            env, action = make_markets("hmgym/Leverage-v0", 3, **arguments), np.zeros((3, 2), np.float32)
+            env, action = make_markets("hmgym/Leverage-v0", 3, **arguments), np.zeros((3, 1), np.float32)
         else:
-            env, action = parallel_env(n_learners=1, **arguments), {"learner_0": np.zeros(2, np.float32)}
+            env, action = parallel_env(n_learners=1, **arguments), {"learner_0": np.zeros(1, np.float32)}
         rows: list[Any] = [env.reset(seed=3)[0]]
         for count in range(1, 36):
             if again and count == period:
@@ -222,7 +222,7 @@ def test_a_reward_that_is_not_finite_leaves_the_market_where_it_was() -> None:
     values = iter([1.0, np.nan, 2.0])
     env = gym.make("hmgym/Leverage-v0", reward=lambda *_: np.full(1, next(values)), **SMALL).unwrapped
     env.reset(seed=0)
-    action = np.zeros(2, np.float32)
+    action = np.zeros(1, np.float32)
     env.step(action)
     before = env.state
     with pytest.raises(ValueError, match="`reward` must be finite"):
@@ -244,7 +244,7 @@ def test_an_evaluation_takes_the_episode_as_it_was_cut(monkeypatch: pytest.Monke
     monkeypatch.setattr(Market, "transition", failing)
     with pytest.warns(UserWarning, match=f"market 1: {WARNING}"):
         run = evaluate(
-            ConstantPolicy([0.0, 0.0]), "hmgym/Leverage-v0", episodes=3, env_kwargs={"max_episode_steps": 6, **SMALL}
+            ConstantPolicy([0.0]), "hmgym/Leverage-v0", episodes=3, env_kwargs={"max_episode_steps": 6, **SMALL}
         )
     assert run.lengths.tolist() == [6, 3, 6]
     assert np.isfinite(run.returns).all()

@@ -214,16 +214,17 @@ def test_autoreset_mode_is_accepted_as_enum() -> None:
     assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
 
 
-def test_shocks_of_a_first_episode_are_those_of_single_draws() -> None:
+@pytest.mark.parametrize("axes", [1, 2])
+def test_shocks_of_a_first_episode_are_those_of_single_draws(axes: int) -> None:
     """Drawing ahead changes no number: the environment equals the market driven by one draw a period."""
-    env = gym.make("hmgym/Leverage-v0", max_episode_steps=-1)
+    env = gym.make("hmgym/Leverage-v0", max_episode_steps=-1, leverage_axes=axes)
     env.reset(seed=4)
     unwrapped: Any = env.unwrapped
     market = Market(unwrapped.config)
     generators = [np.random.default_rng(4)]
     state = market.initial(market.draw_initial_shocks(generators))
     torch.testing.assert_close(state.prices, unwrapped.state.prices, rtol=0, atol=0)
-    values = np.array([[[-0.5, 0.125]]])
+    values = np.array([[[-0.5, 0.125][:axes]]])
     for _ in range(65):
         action = unwrapped.action_map.to_market(values, state.prices)
         state, _ = market.transition(state, action, market.draw_shocks(generators))

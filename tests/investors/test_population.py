@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -47,15 +49,20 @@ def test_traits_are_uniform_over_their_ranges():
 
 
 def test_a_learner_has_a_tenth_and_the_rest_are_unequal():
-    _, state = many()
+    market, state = many()
     share = state.wealth / state.wealth.sum(1, keepdim=True)
     torch.testing.assert_close(share, state.scenario.target_share)
     torch.testing.assert_close(share[:, 0], torch.full((300,), 0.1, dtype=torch.float64))
     torch.testing.assert_close(share[:, 1:11].sum(1), torch.full((300,), 0.9 * 10 / 19, dtype=torch.float64))
     torch.testing.assert_close(share[:, 17:].sum(1), torch.full((300,), 0.9 * 3 / 19, dtype=torch.float64))
-    largest = share.max(1).values
-    assert 0.12 < float(largest.median()) < 0.3
-    assert largest.max() < 0.5
+    # Pareto: logs are exponential of rate `wealth_tail`, cut where one in a hundred lies beyond. Of ten the largest and
+    # the smallest lie as far apart as order statistics say.
+    beyond = np.linspace(0.0, math.log(100.0), 10_001)
+    apart = np.trapezoid(1.0 - (1.0 - np.exp(-beyond)) ** 10, beyond) - 0.1
+    group = share[:, 1:11]
+    found = market.config.population.wealth_tail * torch.log(group.max(1).values / group.min(1).values)
+    assert float(found.mean()) == pytest.approx(apart, abs=3.0 * float(found.std()) / 300**0.5)
+    assert share.max() < 0.5
 
 
 def test_the_learners_belief():

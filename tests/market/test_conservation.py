@@ -9,7 +9,15 @@ import torch
 from hmgym.investors import PopulationConfig
 
 WILD = PopulationConfig(short_leverage=(0.5, 3.0), long_leverage=(2.0, 6.0), risk_aversion=(0.5, 2.0))
+FREE = {
+    "trading_cost": 0.0, "borrowing_spread": 0.0, "ownership_limit": None, "short_limit": None, "maintenance_margin": 0.0,
+}  # fmt: skip
 CASES = {
+    "free of frictions": FREE,
+    "exact anticipation": {"cost_anticipation": "exact", "borrowing_spread": 0.01},
+    "tight rules": {
+        "ownership_limit": 0.3, "short_limit": 0.02, "maintenance_margin": 0.6, "borrowing_spread": 0.02, "n_learners": 2,
+    },  # fmt: skip
     "bootstrap": {},
     "gaussian": {"fundamentals": "gaussian"},
     "costs": {"trading_cost": 0.003},
@@ -63,7 +71,7 @@ def test_costs_paid_are_costs_received(start, random_action):
 def test_a_trade_at_the_clearing_price_changes_nobodys_wealth(start):
     """Without dividends, interest, flows and consumption, wealth at the close is old positions at new prices."""
     market, generators, state = start(
-        4, dividend_yield=0.0, interest_rate=0.0, flow_rate=0.0, cash_adjustment=0.0, n_learners=1
+        4, dividend_yield=0.0, interest_rate=0.0, flow_rate=0.0, cash_adjustment=0.0, n_learners=1, **FREE
     )
     for _ in range(12):
         old = state
@@ -73,21 +81,32 @@ def test_a_trade_at_the_clearing_price_changes_nobodys_wealth(start):
         assert not any(account.any() for account in state.accounts.values())
 
 
-def test_every_account_has_one_kind_of_payment(start):
+@pytest.mark.parametrize("frictions", [{}, FREE, {"borrowing_spread": 0.02}], ids=["default", "free", "dear debt"])
+def test_every_account_has_one_kind_of_payment(start, frictions):
     """The bank pays interest, the issuer dividends and missing cash, households receive consumption."""
-    market, generators, state = start(4, n_learners=1)
+    market, generators, state = start(4, n_learners=1, **frictions)
+    config, borrowed = market.config, 0.0
     for _ in range(12):
         old = state
         state, _ = market.transition(old, None, market.draw_shocks(generators))
         change = {name: state.accounts[name] - old.accounts[name] for name in state.accounts}
-        cash_after_trade = old.cash - ((state.holdings - old.holdings) * state.prices.unsqueeze(1)).sum(-1)
-        torch.testing.assert_close(change["bank"], -0.0016 * cash_after_trade.sum(1), rtol=1e-9, atol=1e-6)
-        dividends = 0.0025 * (old.fundamentals * state.supply).sum(1)
-        gap = cash_after_trade.sum(1) * 1.0016 + dividends - 0.3 * (state.supply * state.prices).sum(1)
-        torch.testing.assert_close(change["households"], 0.1 * gap.clamp(min=0.0), rtol=1e-9, atol=1e-6)
-        torch.testing.assert_close(change["issuer"], 0.1 * gap.clamp(max=0.0) - dividends, rtol=1e-9, atol=1e-6)
-        assert not change["exchange"].any()
+        bought = (state.holdings - old.holdings) * state.prices.unsqueeze(1)
+        paid = config.trading_cost * bought.abs().sum(-1)
+        cash_after_trade = old.cash - bought.sum(-1) - paid
+        debt = cash_after_trade.clamp(max=0.0)
+        interest = (config.interest_rate * cash_after_trade + config.borrowing_spread * debt).sum(1)
+        torch.testing.assert_close(change["bank"], -interest, rtol=1e-9, atol=1e-6)
+        dividends = config.dividend_yield * (old.fundamentals * state.supply).sum(1)
+        wanted = config.cash_ratio * (state.supply * state.prices).sum(1)
+        gap = cash_after_trade.sum(1) + interest + dividends - wanted
+        adjusted = config.cash_adjustment * gap
+        torch.testing.assert_close(change["households"], adjusted.clamp(min=0.0), rtol=1e-9, atol=1e-6)
+        torch.testing.assert_close(change["issuer"], adjusted.clamp(max=0.0) - dividends, rtol=1e-9, atol=1e-6)
+        torch.testing.assert_close(change["exchange"], paid.sum(1), rtol=1e-9, atol=1e-6)
+        assert bool(change["exchange"].any()) == bool(config.trading_cost)
         assert not change["default_fund"].any()
+        borrowed -= float(debt.sum())
+    assert borrowed > 0.0  # somebody paid the spread
 
 
 def test_flows_and_consumption_do_not_touch_the_unit_value(start):

@@ -76,7 +76,7 @@ def test_variance_is_stationary_from_the_start():
 
 
 def test_months_are_independent():
-    """Rows follow each other as often as chance has it, and no moment of one tells of the next."""
+    """Given their variance, rows follow each other as often as chance has it; no moment of one tells of the next."""
     market = Market(MarketConfig())
     u, rows = path(market, 400)["u"], market.fundamentals.residuals.numpy()
     row = ((u[:, :, None] - rows) ** 2).sum(-1).argmin(-1)
