@@ -61,7 +61,7 @@ def test_infos_are_lean_by_default() -> None:
     sturdy = FRAGILE.replace(ruin_fraction=0.01)
     env = MarketVecEnv("hmgym/Leverage-v0", ROWS, config=sturdy, max_episode_steps=3)
     env.reset()
-    steps = [env.step(np.zeros((ROWS, 2), np.float32))[3] for _ in range(3)]
+    steps = [env.step(np.zeros((ROWS, 1), np.float32))[3] for _ in range(3)]
     assert steps[0][0] == {"TimeLimit.truncated": False}
     assert {"terminal_observation", "unit_value", "wealth", "prices"} <= set(steps[2][0])
 
