@@ -69,10 +69,14 @@ def rules_with_bar(env_id: str, env_kwargs: Mapping[str, Any] | None = None, **s
     """:func:`~hmgym.agents.probes.choose_rules` with a bar, where there is a terminal; same arguments."""
     with tqdm(unit="episode", unit_scale=True, leave=False, disable=None) as bar:
 
+        shown = ""
+
         def advance(name: str, done: int, total: int) -> None:
-            if bar.desc != f"{name}: ":
+            nonlocal shown
+            if name != shown:
+                shown = name
                 bar.reset()
-                bar.set_description(name)
+                bar.set_description(name.replace("_", " "))
             bar.total = total
             bar.update(done - bar.n)
 
