@@ -74,11 +74,11 @@ def load_policy(folder: Path, plan: TrainingPlan | None = None) -> SquashedGauss
 
 APG = Algorithm(
     name="apg", hyperparameters=WindowSettings, train=partial(train, AnalyticPolicyGradient),
-    load_policy=load_policy, timesteps=400_000, num_envs=16,
+    load_policy=load_policy, timesteps=100_000, num_envs=16,
 )  # fmt: skip
 SHAC = Algorithm(
     name="shac", hyperparameters=ActorCriticSettings, train=partial(train, ShortHorizonActorCritic),
-    load_policy=load_policy, timesteps=400_000, num_envs=16,
+    load_policy=load_policy, timesteps=100_000, num_envs=16,
 )  # fmt: skip
 
 _AGENTS: dict[str, type[AnalyticPolicyGradient]] = {"apg": AnalyticPolicyGradient, "shac": ShortHorizonActorCritic}

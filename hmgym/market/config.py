@@ -78,12 +78,12 @@ class MarketConfig:
     """equity over the gross value of positions below which an investor must close shorts and pay back debt; 0 for none"""
     short_limit: float | None = 0.05
     """largest share of an asset's supply that one investor may plan to be short, valued likewise; None for none"""
-    ownership_limit: float | None = 0.2
+    ownership_limit: float | None = 0.4
     """largest share of an asset's supply that one investor may plan to hold, valued at the last close; None for none. Of
     a small market each may hold 4 / n_investors, if that is more: somebody has to hold what there is"""
-    issuance_rate: float = 0.1
+    issuance_rate: float = 0.2
     """growth of an asset's supply over what log(price / value) lies outside the band; 0 for a fixed supply"""
-    issuance_band: float = 0.4
+    issuance_band: float = 0.3
     """log(price / value), of either sign, within which companies neither issue nor buy back"""
     flow_rate: float = 0.03
     """share of the distance to its target wealth that flows to or from each investor"""
