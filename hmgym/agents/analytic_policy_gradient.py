@@ -15,8 +15,8 @@ in the return. Where it falls short of the mean given all that the learner obser
 using the rest (docs/decisions.md has figures).
 
 A policy with a memory carries it from window to window and forgets at the start of an episode. The steps after a window
-run the memory again over the replayed months, from what it was before them, and backpropagate through them. The
-gradients are noisy, so the memory also learns to forecast the news, which is not.
+run the memory again over the replayed months, from what it was before them, and backpropagate through them. The memory
+also learns to forecast the news.
 
 Source: Freeman et al. (2021), Brax; Xu et al. (2022), Accelerated policy learning with parallel differentiable
 simulation, for the window; Schulman et al. (2017), Proximal policy optimization, for steps within a clipped distance.

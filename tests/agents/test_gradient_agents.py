@@ -354,7 +354,7 @@ def _window_with_memory(
     settings: WindowSettings, seed: int = 0
 ) -> tuple[AnalyticPolicyGradient, dict[str, torch.Tensor]]:
     """An agent on a tiny market, and parameters that make its policy remember."""
-    markets = DifferentiableMarkets(BELIEFS, 3, seed=4, max_episode_steps=5, hidden_regime=True, **SMALL)
+    markets = DifferentiableMarkets(LEVERAGE, 3, seed=4, max_episode_steps=5, hidden_regime=True, **SMALL)
     agent = AnalyticPolicyGradient(markets, settings, seed)
     torch.manual_seed(seed)
     named = agent.policy.named_parameters()
@@ -428,8 +428,8 @@ def test_memory_is_carried_and_forgotten_as_in_training(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`state` must have shape"):
         policy.predict(seen, np.zeros((3, 5)))
     kwargs = {**SMALL, "max_episode_steps": 5, "hidden_regime": True}
-    together = evaluate(policy, BELIEFS, episodes=4, env_kwargs=kwargs)
-    apart = evaluate(policy, BELIEFS, episodes=4, batch=1, env_kwargs=kwargs)
+    together = evaluate(policy, LEVERAGE, episodes=4, env_kwargs=kwargs)
+    apart = evaluate(policy, LEVERAGE, episodes=4, batch=1, env_kwargs=kwargs)
     np.testing.assert_allclose(together.returns, apart.returns, rtol=0.0, atol=1e-6)
 
 
