@@ -365,7 +365,10 @@ def test_gradients_equal_central_differences(case):
     months = [market.draw_shocks(generators) for _ in range(2)]
     if case == "called":
         state = indebted(state, 0, 0.3)
-    own = buying(market, state, 0.06, 2.0) if case.startswith("owner") else buying(market, state, 0.3, 2.0, 1.0)
+    expected, others = {"owner": (0.06, -1.0), "owner, smoothed": (0.06, -1.0), "owner and short": (0.3, -1.0)}.get(
+        case, (0.3, 1.0)
+    )
+    own = buying(market, state, expected, 2.0, others)
     own = replace(own, risk_scale=torch.full((1, 1), 0.9, dtype=torch.float64))
     ones = {name: getattr(own if hasattr(own, name) else state, name).clone() for name in INPUTS}
 
