@@ -146,7 +146,7 @@ def record(
     )  # fmt: skip
 
 
-PPO = record("ppo", sb3.PPO, PPOHyperparameters, 2_000_000)
+PPO = record("ppo", sb3.PPO, PPOHyperparameters, 1_000_000)
 A2C = record("a2c", sb3.A2C, A2CHyperparameters, 2_000_000)
 SAC = record("sac", sb3.SAC, SACHyperparameters, 300_000)
 TD3 = record("td3", sb3.TD3, TD3Hyperparameters, 300_000)

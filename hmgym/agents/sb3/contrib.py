@@ -59,5 +59,5 @@ class RecurrentPPOHyperparameters(PPOHyperparameters):
 
 TQC = record("tqc", sb3_contrib.TQC, TQCHyperparameters, 300_000)
 RECURRENT_PPO = record(
-    "recurrent_ppo", sb3_contrib.RecurrentPPO, RecurrentPPOHyperparameters, 2_000_000, policy="MlpLstmPolicy"
+    "recurrent_ppo", sb3_contrib.RecurrentPPO, RecurrentPPOHyperparameters, 500_000, policy="MlpLstmPolicy"
 )
