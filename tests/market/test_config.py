@@ -38,6 +38,8 @@ from hmgym.market import Market, MarketConfig
         ({"ownership_limit": 0.0}, r"`ownership_limit` must be in \(0, inf\), got 0.0"),
         ({"ownership_limit": float("nan")}, r"`ownership_limit` must be in \(0, inf\), got nan"),
         ({"ownership_limit": "a fifth"}, r"`ownership_limit` must be in \(0, inf\), got 'a fifth'"),
+        ({"issuance_rate": -0.1}, r"`issuance_rate` must be in \[0, 1\], got -0.1"),
+        ({"issuance_band": "wide"}, r"`issuance_band` must be in \[0, 10\], got 'wide'"),
         ({"short_limit": 0.0}, r"`short_limit` must be in \(0, inf\), got 0.0"),
         ({"short_limit": -0.1}, r"`short_limit` must be in \(0, inf\), got -0.1"),
         ({"short_limit": "none"}, r"`short_limit` must be in \(0, inf\), got 'none'"),

@@ -15,6 +15,7 @@ FREE = {
     "ownership_limit": None,
     "short_limit": None,
     "maintenance_margin": 0.0,
+    "issuance_rate": 0.0,
 }
 CASES = {
     "free of frictions": FREE,
@@ -72,6 +73,7 @@ def test_costs_paid_are_costs_received(start, random_action):
         old = state
         state, _ = market.transition(old, random_action(market, old, rng), market.draw_shocks(generators))
         traded = ((state.holdings - old.holdings) * state.prices.unsqueeze(1)).abs().sum((1, 2))
+        traded = traded + ((state.supply - old.supply) * state.prices).abs().sum(1)  # companies that issue or buy back
         received = state.accounts["exchange"] - old.accounts["exchange"]
         torch.testing.assert_close(received, 0.004 * traded, rtol=1e-9, atol=1e-6)
 
@@ -104,13 +106,16 @@ def test_every_account_has_one_kind_of_payment(start, frictions):
         debt = cash_after_trade.clamp(max=0.0)
         interest = (config.interest_rate * cash_after_trade + config.borrowing_spread * debt).sum(1)
         torch.testing.assert_close(change["bank"], -interest, rtol=1e-9, atol=1e-6)
-        dividends = config.dividend_yield * (old.fundamentals * state.supply).sum(1)
+        dividends = config.dividend_yield * (old.fundamentals * state.supply).sum(1)  # on new shares too
         wanted = config.cash_ratio * (state.supply * state.prices).sum(1)
         gap = cash_after_trade.sum(1) + interest + dividends - wanted
         adjusted = config.cash_adjustment * gap
         torch.testing.assert_close(change["households"], adjusted.clamp(min=0.0), rtol=1e-9, atol=1e-6)
-        torch.testing.assert_close(change["issuer"], adjusted.clamp(max=0.0) - dividends, rtol=1e-9, atol=1e-6)
-        torch.testing.assert_close(change["exchange"], paid.sum(1), rtol=1e-9, atol=1e-6)
+        issue = (state.supply - old.supply) * state.prices
+        paid_by_issuer = config.trading_cost * issue.abs().sum(1)
+        raised = issue.sum(1) - paid_by_issuer
+        torch.testing.assert_close(change["issuer"], adjusted.clamp(max=0.0) - dividends + raised, rtol=1e-9, atol=1e-6)
+        torch.testing.assert_close(change["exchange"], paid.sum(1) + paid_by_issuer, rtol=1e-9, atol=1e-6)
         assert bool(change["exchange"].any()) == bool(config.trading_cost)
         assert not change["default_fund"].any()
         borrowed -= float(debt.sum())

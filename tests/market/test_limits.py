@@ -19,6 +19,7 @@ FREE = {
     "ownership_limit": None,
     "short_limit": None,
     "maintenance_margin": 0.0,
+    "issuance_rate": 0.0,
 }
 EAGER = {"n_assets": 2, "n_learners": 2, "learner_share": 0.3}  # learners that could own a market
 
@@ -146,19 +147,13 @@ def test_every_portfolio_is_that_of_an_independent_solver(settings, arrays):
                     short, theta = 0.0, min(theta, 1.0)
                     found["called"] += 1
                 long, shorts = np.full(3, theta), np.full(3, short)
-                supply = config.shares * prices[e] * np.exp(news[e]) / wealth[e, b]
+                supply = np.asarray(ready.supply)[e] * prices[e] * np.exp(news[e]) / wealth[e, b]
                 if config.short_limit is not None:
                     shorts[1:] = np.minimum(short, config.short_limit * supply)
                     found["short"] += int((abs(weights[e, b, 1:] + config.short_limit * supply) < 1e-9).any())
                 if config.ownership_limit is not None:
                     long[0] = max(theta, 1.0)
-                    most = (
-                        max(config.ownership_limit, 4.0 / 16)
-                        * config.shares
-                        * prices[e]
-                        * np.exp(news[e])
-                        / wealth[e, b]
-                    )
+                    most = max(config.ownership_limit, 4.0 / 16) * supply
                     long[1:] = np.minimum(long[1:], most)
                     found["owners"] += int((abs(weights[e, b, 1:] - most) < 1e-9).any())
                 best = by_conic_solver(
@@ -234,9 +229,9 @@ def test_limits_in_arrays_and_in_tensors_of_either_shape(settings, each):
             short_leverage=demand.short_leverage[..., None].expand(wide),
             long_leverage=demand.long_leverage[..., None].expand(wide),
         )
-    allowed = limited(market.config, demand, state.prices)
+    allowed = limited(market.config, demand, state.prices, state.supply)
     arrays = Demand(*(None if x is None else x.numpy() for x in demand))
-    twin = limited(market.config, arrays, state.prices.numpy())
+    twin = limited(market.config, arrays, state.prices.numpy(), state.supply.numpy())
     assert isinstance(twin.long_leverage, np.ndarray)
     np.testing.assert_allclose(twin.short_leverage, allowed.short_leverage, rtol=1e-14)
     np.testing.assert_allclose(twin.long_leverage, allowed.long_leverage, rtol=1e-14)
@@ -272,7 +267,7 @@ def test_who_has_no_wealth_has_limits_all_the_same():
     demand = market.scenario.demand(state, None)
     wealth = demand.wealth.clone()
     wealth[:, 4], wealth[:, 5] = 0.0, -10.0
-    allowed = limited(market.config, demand._replace(wealth=wealth), state.prices)
+    allowed = limited(market.config, demand._replace(wealth=wealth), state.prices, state.supply)
     assert allowed.long_leverage.isfinite().all()
     assert (allowed.long_leverage >= 0.0).all()
     assert allowed.short_leverage.isfinite().all()
@@ -281,7 +276,7 @@ def test_who_has_no_wealth_has_limits_all_the_same():
 
 def test_the_spread_is_paid_to_the_bank_by_those_who_owe():
     """The same month with and without it: prices are equal, cash differs by the spread on debt, nothing is lost."""
-    quiet = {"flow_rate": 0.0, "cash_adjustment": 0.0, "n_learners": 2}
+    quiet = {"flow_rate": 0.0, "cash_adjustment": 0.0, "n_learners": 2, "issuance_rate": 0.0}
     results = {}
     for spread in (0.0, 0.01):
         market, generators, state = begin(4, 3, borrowing_spread=spread, **quiet)
@@ -334,7 +329,7 @@ def test_an_investor_alone_anticipates_cost_in_closed_form(anticipation):
 def test_who_anticipates_cost_trades_less():
     traded = {}
     for anticipation in ("none", "quadratic", "exact"):
-        market, generators, state = begin(6, 1, cost_anticipation=anticipation, trading_cost=0.02)
+        market, generators, state = begin(6, 1, cost_anticipation=anticipation, trading_cost=0.02, issuance_rate=0.0)
         traded[anticipation] = 0.0
         for _ in range(12):
             old = state
@@ -388,11 +383,12 @@ def test_gradients_equal_central_differences(case):
     with torch.no_grad():
         _, first, _ = value(**ones)
     if case.startswith("owner"):
-        limit = market.config.largest_holding * state.supply * state.prices * state.news.exp()
+        supply = market.seated(state).supply  # issues and buybacks included
+        limit = market.config.largest_holding * supply * state.prices * state.news.exp()
         near = 0.2 if market.config.smoothing else 1e-9
         assert float(first.weights[0, 0, 1] * state.wealth[0, 0] / limit[0, 0]) == pytest.approx(1.0, abs=near)
     if case == "owner and short":
-        assert float(planned(state, first)[0, 0, 1]) == pytest.approx(-0.02, rel=1e-9)
+        assert float(planned(market.seated(state), first)[0, 0, 1]) == pytest.approx(-0.02, rel=1e-9)
     if case == "called":
         assert float(first.short_leverage.max()) == 0.0
         assert float(first.weights[0, 0, 0]) == pytest.approx(0.0, abs=1e-12)

@@ -22,6 +22,7 @@ FREE = {
     "ownership_limit": None,
     "short_limit": None,
     "maintenance_margin": 0.0,
+    "issuance_rate": 0.0,
 }
 
 
@@ -55,7 +56,7 @@ def test_levering_up_just_before_the_end_does_not_gain(settings):
 
 def test_without_a_trade_there_is_no_gain():
     """A learner that wants what it has: its belief is the one that makes its old shares optimal."""
-    market = Market(MarketConfig())
+    market = Market(MarketConfig(**FREE))
     generators = [np.random.default_rng(i) for i in range(20)]
     state = market.initial(market.draw_initial_shocks(generators))
     shocks = market.draw_shocks(generators)
