@@ -23,7 +23,7 @@ class Numpy:
     exp, log, sqrt, where = np.exp, np.log, np.sqrt, np.where
     concatenate, stack, broadcast_to = np.concatenate, np.stack, np.broadcast_to
     zeros_like, ones_like, full_like = np.zeros_like, np.ones_like, np.full_like
-    at_least, at_most, minimum = np.maximum, np.minimum, np.minimum
+    at_least, at_most, minimum, maximum = np.maximum, np.minimum, np.minimum, np.maximum
 
     @staticmethod
     def floats(mask: Array) -> Array:
@@ -67,7 +67,7 @@ class Torch:
     exp, log, sqrt, where = torch.exp, torch.log, torch.sqrt, torch.where
     stack, broadcast_to = torch.stack, torch.broadcast_to
     zeros_like, ones_like, full_like = torch.zeros_like, torch.ones_like, torch.full_like
-    minimum = torch.minimum
+    minimum, maximum = torch.minimum, torch.maximum
 
     @staticmethod
     def concatenate(parts: Sequence[Array], axis: int) -> Array:

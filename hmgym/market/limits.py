@@ -10,12 +10,15 @@ close, must pay back its debt and close its shorts this month: its limits are κ
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from hmgym.arrays import namespace
-from hmgym.clearing.problem import per_position
 from hmgym.market.config import MarketConfig
 from hmgym.market.demand import Demand
+
+_UNLIMITED = 1e100  # money; infinity would leave no gradient
 
 
 def limited(config: MarketConfig, demand: Demand, prices: Tensor, supply: Tensor) -> Demand:
@@ -34,17 +37,20 @@ def limited(config: MarketConfig, demand: Demand, prices: Tensor, supply: Tensor
             short = xp.where(called if short.ndim == 2 else called[..., None], 0.0, short)
             long = xp.where(called if long.ndim == 2 else called[..., None], xp.at_most(long, 1.0), long)
     if config.ownership_limit is not None or config.short_limit is not None:
-        expected = xp.exp(demand.start)  # last close and news
-        positive = xp.where(wealth > 0.0, wealth, xp.ones_like(wealth))
-        whole = (supply * expected)[:, None] / positive[..., None]  # (E, O, N) the supply over wealth
-        if config.ownership_limit is not None:
-            each = per_position(long, config.n_assets + 1)
-            bounded = xp.minimum(each[..., 1:], config.largest_holding * whole)
-            # Cash may always be all there is: it is what the limit leaves.
-            long = xp.concatenate([xp.at_least(each[..., :1], 1.0), bounded], -1)
-        if config.short_limit is not None:
-            each = per_position(short, config.n_assets + 1)
-            short = xp.concatenate([each[..., :1], xp.minimum(each[..., 1:], config.short_limit * whole)], -1)
         # The clearing takes limits of one number an investor or of one a position, the same for both.
-        short, long = (per_position(limit, config.n_assets + 1) for limit in (short, long))
+        short, long = (x if x.ndim == 3 else x[..., None] for x in (short, long))
+        whole = supply * xp.exp(demand.start)  # (E, N) money, at last close and news
+        share = 1.0 / xp.where(wealth > 0.0, wealth, xp.ones_like(wealth))[..., None]
+        short = xp.minimum(short, _with_cash(config.short_limit, whole)[:, None] * share)
+        long = xp.minimum(long, _with_cash(config.largest_holding, whole)[:, None] * share)
+        if config.ownership_limit is not None:  # what the limit leaves is cash
+            long = xp.maximum(long, _with_cash(0.0, whole[:1], cash=1.0))
     return demand._replace(short_leverage=short, long_leverage=long)
+
+
+def _with_cash(limit: float | None, whole: Tensor, cash: float = _UNLIMITED) -> Tensor:
+    """Money (E, N+1) that each position may be at most, cash first; no limit where there is None."""
+    first = namespace(whole).full_like(whole[:, :1], cash)
+    limited = whole * (_UNLIMITED if limit is None or limit == math.inf else limit)
+    joined: Tensor = namespace(whole).concatenate([first, limited], -1)
+    return joined

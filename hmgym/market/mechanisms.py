@@ -72,10 +72,10 @@ class Clearing:
         beliefs, risk = demand.beliefs, demand.risk
         if self._damping:
             # q |w − w_prev|² off the objective: 2 q w_prev more return, q more risk of each asset.
+            twice = 2.0 * self._damping / xp.where(demand.wealth > 0.0, demand.wealth, xp.ones_like(demand.wealth))
             held = state.prices[:, None] * demand.holdings
-            held = held / xp.where(demand.wealth > 0.0, demand.wealth, xp.ones_like(demand.wealth))[..., None]
             identity = self._identity.numpy() if xp is Numpy else self._identity.to(risk.device)
-            beliefs, risk = beliefs + 2.0 * self._damping * held, risk + self._damping * identity
+            beliefs, risk = beliefs + twice[..., None] * held, risk + self._damping * identity
         problem = Problem.of(
             beliefs,
             risk,
