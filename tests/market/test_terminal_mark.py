@@ -70,7 +70,7 @@ def test_without_a_trade_there_is_no_gain():
         action = Action(
             short_leverage=action.short_leverage,
             long_leverage=action.long_leverage,
-            beliefs=action.beliefs + 0.5 * correction.unsqueeze(1),
+            beliefs=action.beliefs + 1.5 * correction.unsqueeze(1),
         )
     traded = ((outcome.holdings - state.holdings)[:, 0].abs() / state.holdings[:, 0]).max()
     assert traded < 1e-4
