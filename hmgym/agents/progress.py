@@ -68,7 +68,6 @@ def choose_with_bar(env_id: str, **settings: Any) -> ConstantChoice:
 def rules_with_bar(env_id: str, env_kwargs: Mapping[str, Any] | None = None, **settings: Any) -> dict[str, RuleChoice]:
     """:func:`~hmgym.agents.probes.choose_rules` with a bar, where there is a terminal; same arguments."""
     with tqdm(unit="episode", unit_scale=True, leave=False, disable=None) as bar:
-
         shown = ""
 
         def advance(name: str, done: int, total: int) -> None:

@@ -94,9 +94,7 @@ class ActionMap(ActionBox):
         axes = ("leverage",) if leverage_axes == 1 else ("short_leverage", "long_leverage")
         self._first_belief = len(axes) * leverage
         super().__init__(
-            axes * leverage
-            + tuple(f"belief_{i}" for i in range(n_assets * beliefs))
-            + ("risk_scale",) * confidence
+            axes * leverage + tuple(f"belief_{i}" for i in range(n_assets * beliefs)) + ("risk_scale",) * confidence
         )
 
     def to_market(self, values: npt.NDArray[np.float64] | Tensor, last_prices: Tensor) -> Action:

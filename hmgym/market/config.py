@@ -70,17 +70,17 @@ class MarketConfig:
     trading_cost: float = 0.004
     """fraction of money traded, charged at settlement"""
     cost_anticipation: str = "quadratic"
-    """how investors allow for that cost when they plan: "quadratic" (cost × Δw² for trades of Δw times wealth, right where
-    all wealth is traded, and as cheap to clear as none), "exact" (cost × |Δw|) or "none\""""
+    """how investors allow for that cost when they plan: "quadratic" (cost × Δw² for trades of Δw times wealth, right
+    where all wealth is traded, and as cheap to clear as none), "exact" (cost × |Δw|) or "none\""""
     borrowing_spread: float = 0.0025
     """interest on debt above `interest_rate`"""
     maintenance_margin: float = 0.3
-    """equity over the gross value of positions below which an investor must close shorts and pay back debt; 0 for none"""
+    """equity over the gross value of positions below which an investor must close shorts and pay back debt; 0: none"""
     short_limit: float | None = 0.05
     """largest share of an asset's supply that one investor may plan to be short, valued likewise; None for none"""
     ownership_limit: float | None = 0.4
-    """largest share of an asset's supply that one investor may plan to hold, valued at the last close; None for none. Of
-    a small market each may hold 4 / n_investors, if that is more: somebody has to hold what there is"""
+    """largest share of an asset's supply that one investor may plan to hold, valued at the last close and this month's
+    news; None for none. Of a small market each may hold 4 / n_investors, if that is more: somebody has to hold it"""
     issuance_rate: float = 0.2
     """growth of an asset's supply over what log(price / value) lies outside the band; 0 for a fixed supply"""
     issuance_band: float = 0.3

@@ -17,8 +17,8 @@ from hmgym.clearing import ClearingError
 from hmgym.market.config import MarketConfig
 from hmgym.market.demand import Demand, Trade
 from hmgym.market.fundamentals import Fundamentals
-from hmgym.market.limits import limited
 from hmgym.market.inference import NewsPosterior
+from hmgym.market.limits import Limits
 from hmgym.market.mechanisms import Clearing, PriceMechanism
 from hmgym.market.registry import MECHANISMS, SCENARIOS, numpy_ready, registered
 from hmgym.market.scenario import Scenario
@@ -61,6 +61,7 @@ class Market:
             raise ValueError(f'`device` must be "cpu" with `arrays="numpy"`, got {str(device)!r}')
         self._placement = None if arrays == "numpy" else self.device
         self.fundamentals = Fundamentals(config, self._placement)
+        self.limits = Limits(config, self._placement)
         self.mechanism: PriceMechanism = registered("price_mechanism", config.price_mechanism, MECHANISMS)(config)
         self.scenario: Scenario = registered("scenario", config.scenario, SCENARIOS)(config, self.fundamentals)
         self._initial_layout, self._period_layout = self.scenario.layouts
@@ -252,7 +253,7 @@ class Market:
 
     def _demand(self, state: MarketState, promised: Any, action: Action | None) -> Demand:
         """What everybody posts, the learners as the action says, within what rules and lenders allow."""
-        return limited(self.config, self._wanted(state, promised, action), state.prices, state.supply)
+        return self.limits(self._wanted(state, promised, action), state.prices, state.supply)
 
     def _wanted(self, state: MarketState, promised: Any, action: Action | None) -> Demand:
         demand = self.scenario.demand(state, promised)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hmgym.market import Action, Demand, Market, MarketConfig
-from hmgym.market.limits import limited
+from hmgym.market.limits import Limits
 from hmgym.market.mechanisms import Clearing
 
 FREE = {
@@ -229,9 +229,9 @@ def test_limits_in_arrays_and_in_tensors_of_either_shape(settings, each):
             short_leverage=demand.short_leverage[..., None].expand(wide),
             long_leverage=demand.long_leverage[..., None].expand(wide),
         )
-    allowed = limited(market.config, demand, state.prices, state.supply)
+    allowed = market.limits(demand, state.prices, state.supply)
     arrays = Demand(*(None if x is None else x.numpy() for x in demand))
-    twin = limited(market.config, arrays, state.prices.numpy(), state.supply.numpy())
+    twin = Limits(market.config, None)(arrays, state.prices.numpy(), state.supply.numpy())
     assert isinstance(twin.long_leverage, np.ndarray)
     np.testing.assert_allclose(twin.short_leverage, allowed.short_leverage, rtol=1e-14)
     np.testing.assert_allclose(twin.long_leverage, allowed.long_leverage, rtol=1e-14)
@@ -267,7 +267,7 @@ def test_who_has_no_wealth_has_limits_all_the_same():
     demand = market.scenario.demand(state, None)
     wealth = demand.wealth.clone()
     wealth[:, 4], wealth[:, 5] = 0.0, -10.0
-    allowed = limited(market.config, demand._replace(wealth=wealth), state.prices, state.supply)
+    allowed = market.limits(demand._replace(wealth=wealth), state.prices, state.supply)
     assert allowed.long_leverage.isfinite().all()
     assert (allowed.long_leverage >= 0.0).all()
     assert allowed.short_leverage.isfinite().all()

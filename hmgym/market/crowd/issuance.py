@@ -1,8 +1,8 @@
 """Issuance: companies sell new shares when prices are far above value, and buy shares back when they are far below.
 
-A band around value is left alone. Beyond it supply grows, or shrinks, by the issuance rate times what log(price / value)
-lies outside the band. So nobody can hold what there is of an asset for long at a price of its own making.
-Firms do issue when their shares are dear: Baker and Wurgler (2002), Market timing and capital structure.
+A band around value is left alone. Beyond it supply grows, or shrinks, by the issuance rate times what
+log(price / value) lies outside the band. So nobody can hold what there is of an asset for long at a price of its own
+making. Firms do issue when their shares are dear: Baker and Wurgler (2002), Market timing and capital structure.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def issued_shares(config: MarketConfig, state: MarketState) -> Tensor | None:
         return None
     xp, band = namespace(state.prices), config.issuance_band
     mispricing = xp.log(state.prices) - (state.log_value - state.news)
-    outside = mispricing - xp.at_most(xp.at_least(mispricing, -band), band)
-    if not bool((outside != 0.0).any()):
+    if bool((abs(mispricing) <= band).all()):
         return None
+    outside = mispricing - xp.at_most(xp.at_least(mispricing, -band), band)
     growth = xp.at_most(xp.at_least(config.issuance_rate * outside, -_LARGEST), _LARGEST)
     shares: Tensor = state.supply * growth
     return shares
