@@ -27,8 +27,8 @@ def make_config(
 ) -> MarketConfig:
     """The economy that an environment runs: `config`, or the default one, with what else was asked for.
 
-    Without a `config` each learner's target share of all wealth is that of one learner, and where that would be too much
-    they share :data:`LEARNERS_SHARE` equally, so that the crowd still makes the market.
+    Without a `config` each learner's target share of all wealth is that of one learner, and where that would be too
+    much they share :data:`LEARNERS_SHARE` equally, so that the crowd still makes the market.
 
     Raises:
         ValueError: `config` is of another type or a size is impossible.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from hmgym.arrays import Numpy, namespace
+from hmgym.arrays import Numpy, namespace, placed
 from hmgym.clearing import PortfolioMemory, Problem, clear
 from hmgym.market.demand import Demand, Trade
 
@@ -58,7 +58,7 @@ class Clearing:
         self._n_assets, self._smoothing = config.n_assets, config.smoothing
         self._cost = config.trading_cost if config.cost_anticipation == "exact" else 0.0
         self._damping = config.trading_cost if config.cost_anticipation == "quadratic" else 0.0
-        self._identity = torch.eye(config.n_assets, dtype=torch.float64)
+        self._damped = self._damping * torch.eye(config.n_assets, dtype=torch.float64)
 
     def memory(self) -> PortfolioMemory | None:
         """Last month's portfolios, near which this month's are; None for the few assets where that saves no time."""
@@ -74,8 +74,8 @@ class Clearing:
             # q |w − w_prev|² off the objective: 2 q w_prev more return, q more risk of each asset.
             twice = 2.0 * self._damping / xp.where(demand.wealth > 0.0, demand.wealth, xp.ones_like(demand.wealth))
             held = state.prices[:, None] * demand.holdings
-            identity = self._identity.numpy() if xp is Numpy else self._identity.to(risk.device)
-            beliefs, risk = beliefs + twice[..., None] * held, risk + self._damping * identity
+            damped = placed(self._damped, None if xp is Numpy else risk.device)
+            beliefs, risk = beliefs + twice[..., None] * held, risk + damped
         problem = Problem.of(
             beliefs,
             risk,
