@@ -14,8 +14,9 @@ import torch
 from hmgym.agents.networks import SquashedGaussianPolicy
 from hmgym.diagnostics.gradients import differences, estimators, jacobian, smoothing
 from hmgym.diagnostics.gradients.__main__ import main
-from hmgym.diagnostics.gradients.rollouts import OwnParameters, Setting, parameters_of, untrained_policy
+from hmgym.diagnostics.gradients.rollouts import OwnParameters, Setting, load_policy, parameters_of, untrained_policy
 from hmgym.envs.differentiable import DifferentiableMarkets, DifferentiablePeriod
+from hmgym.market import MarketConfig
 
 LEVERAGE, BELIEFS = "hmgym/Leverage-v0", "hmgym/Beliefs-v0"
 SMALL = (("n_assets", 2), ("n_investors", 8))
@@ -110,7 +111,7 @@ def test_estimators_agree_where_returns_are_continuous_and_show_the_bias_of_a_ju
     assert abs(detached["standard_errors"]) > 5.0
 
 
-def test_rollouts_are_those_of_the_shared_parameters() -> None:
+def test_rollouts_are_those_of_the_shared_parameters(tmp_path: Path) -> None:
     setting = Setting(env_id=BELIEFS, num_markets=3, env_kwargs=SMALL)
     policy = untrained_policy(setting, 0)
     window = estimators._window(estimators.EstimatorSettings(), 3)
@@ -126,6 +127,10 @@ def test_rollouts_are_those_of_the_shared_parameters() -> None:
     (rows,) = torch.autograd.grad(sample.returns.sum(), leaf)
     whole = torch.cat([part.flatten() for part in torch.autograd.grad(returns.sum(), list(copies.values()))])
     torch.testing.assert_close(rows.sum(0), whole, rtol=1e-9, atol=1e-12)
+    with_memory = SquashedGaussianPolicy(3, 1, memory=2)
+    with_memory.save(tmp_path / "policy.pt")
+    with pytest.raises(ValueError, match="`path` must be of a policy without a memory, got one of 2 entries"):
+        load_policy(tmp_path / "policy.pt")
     several = DifferentiableMarkets(BELIEFS, 2, seed=0, n_learners=2)
     with pytest.raises(ValueError, match="`markets` must have one learner"):
         OwnParameters(several, policy, window, 0)
@@ -143,14 +148,19 @@ def test_coordinates_are_the_state() -> None:
         torch.testing.assert_close(tensors[name], value, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("issuance_band", [10.0, 0.0])  # never beyond it, and always
 @pytest.mark.parametrize("env_id", [LEVERAGE, BELIEFS])
-def test_jacobian_agrees_with_differences(env_id: str) -> None:
-    setting = Setting(env_id=env_id, num_markets=4, env_kwargs=SMALL)
+def test_jacobian_agrees_with_differences(env_id: str, issuance_band: float) -> None:
+    config = MarketConfig(issuance_band=issuance_band)
+    setting = Setting(env_id=env_id, num_markets=4, env_kwargs=(*SMALL, ("config", config)))
     policy, markets = untrained_policy(setting, 0), setting.markets(2)
     with torch.no_grad():
         markets.step(policy(markets.observe())[0])
     start, state = markets.state_dict(), markets.state
+    supply = state.supply
     _, found, _ = jacobian._jacobians(markets, policy)
+    moved = (markets.state.supply / supply - 1.0).abs() > 1e-9  # beyond rounding
+    assert bool(moved.all() if issuance_band == 0.0 else ~moved.any())
     after = jacobian.Coordinates(markets.state)
     here = jacobian.Coordinates(state)
     row = here.of(state)

@@ -18,6 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
+EPISODES = "256"  # with 32 an interval is as wide as what so short a training is ahead
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed here: make example-rllib has it"
@@ -68,7 +69,7 @@ def ahead_of_random(table: str) -> float:
 def test_cleanrl_learns() -> None:
     table = run(
         str(EXAMPLES / "cleanrl_ppo.py"), "--total-timesteps", "20000", "--num-envs", "64", "--minibatch-size", "512",
-        "--episodes", "32", "--screening-episodes", "0",
+        "--episodes", EPISODES, "--screening-episodes", "0",
     )  # fmt: skip
     assert "PPO (one file)" in table
     assert ahead_of_random(table) > 0.0
@@ -77,7 +78,13 @@ def test_cleanrl_learns() -> None:
 @needs_ray
 def test_rllib_learns() -> None:
     table = run(
-        str(EXAMPLES / "rllib_ppo.py"), "--total-timesteps", "16000", "--episodes", "32", "--screening-episodes", "0"
+        str(EXAMPLES / "rllib_ppo.py"),
+        "--total-timesteps",
+        "16000",
+        "--episodes",
+        EPISODES,
+        "--screening-episodes",
+        "0",
     )
     assert "PPO (RLlib)" in table
     assert ahead_of_random(table) > 0.0
@@ -111,7 +118,7 @@ def test_rllib_runners_share_no_market() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--num-envs", "64", "--total-timesteps", "40960", "--frames-per-batch", "2048", "--episodes", "32"],
+        ["--num-envs", "64", "--total-timesteps", "40960", "--frames-per-batch", "2048", "--episodes", EPISODES],
         ["--num-envs", "1", "--total-timesteps", "256", "--frames-per-batch", "128", "--episodes", "4"],
     ],
     ids=["vector", "GymEnv"],

@@ -3,7 +3,7 @@
 The state s is the part that an action reaches, each entry in a unit of its own size:
 
     log prices, cash and positions of every investor (money, as a share of all wealth; positions at the present price),
-    averages of returns of every investor, volatility, last return, log unit value.
+    averages of returns of every investor, volatility, last return, log supply, log unit value.
 
 Values, news, signals, errors and moods are left out: they follow from shocks alone, so no gradient of an action passes
 through them. Without feedback the action is given; with feedback it follows the policy, J + (ds_{t+1}/da)(da/ds).
@@ -62,15 +62,17 @@ class Coordinates:
         parts = (
             torch.log(state.prices), state.cash / self._wealth, positions.flatten(1),
             state.scenario.population.trend.flatten(1),
-            torch.sqrt(state.variance), state.last_return, torch.log(state.unit_value),
+            torch.sqrt(state.variance), state.last_return, torch.log(state.supply), torch.log(state.unit_value),
         )  # fmt: skip
         return torch.cat(parts, 1)
 
     def to_state(self, row: Tensor, state: MarketState) -> dict[str, Tensor]:
         """Tensors of `state` with its entries replaced by those of a row, with the row's graph."""
         _, investors, assets = state.holdings.shape
-        sizes = [assets, investors, investors * assets, investors * assets, assets, assets, state.unit_value.shape[1]]
-        log_prices, cash, positions, trend, volatility, last_return, log_unit_value = torch.split(row, sizes, 1)
+        several = investors * assets
+        sizes = [assets, investors, several, several, assets, assets, assets, state.unit_value.shape[1]]
+        parts = torch.split(row, sizes, 1)
+        log_prices, cash, positions, trend, volatility, last_return, log_supply, log_unit_value = parts
         prices, cash = torch.exp(log_prices), cash * self._wealth
         holdings = positions.reshape(-1, investors, assets) * (self._wealth / self._prices)[:, None]
         replaced = {
@@ -78,7 +80,7 @@ class Coordinates:
             "wealth": cash + (holdings * prices[:, None]).sum(-1),
             "scenario.memories.0.trend": trend.reshape(-1, investors, assets),
             "variance": volatility**2, "last_return": last_return,
-            "unit_value": torch.exp(log_unit_value),
+            "supply": torch.exp(log_supply), "unit_value": torch.exp(log_unit_value),
         }  # fmt: skip
         return state.detach().tensors() | replaced
 

@@ -150,8 +150,17 @@ def trained_policy(setting: Setting, seed: int, timesteps: int) -> SquashedGauss
 
 
 def load_policy(path: Path) -> SquashedGaussianPolicy:
-    """The policy of a checkpoint's `policy.pt`."""
-    return SquashedGaussianPolicy.load(path)
+    """The policy of a checkpoint's `policy.pt`.
+
+    Raises:
+        ValueError: it has a memory, whose entries would be part of the state.
+    """
+    policy = SquashedGaussianPolicy.load(path)
+    if policy.memory_size:
+        raise ValueError(
+            f"`path` must be of a policy without a memory, got one of {policy.memory_size} entries: {path}"
+        )
+    return policy
 
 
 def run_agent(setting: Setting, seed: int, timesteps: int, hyperparameters: dict[str, Any]) -> SquashedGaussianPolicy:
