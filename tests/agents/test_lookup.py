@@ -30,7 +30,7 @@ def test_it_finds_the_row_and_expects_the_next():
     for state in states(16, 6):
         after = policy.expected(state)
         if last is not None:  # by now it knows the variance that this month's news had
-            u = (np.asarray(last.next_news) - 0.005) / np.sqrt(np.asarray(last.news_variance))
+            u = (np.asarray(last.next_news) - policy._config.growth) / np.sqrt(np.asarray(last.news_variance))
             row = ((u[:, None] - volatility.residuals) ** 2).sum(-1).argmin(-1)
             hits.append(after == np.roll(volatility.residuals, -1, axis=0)[row])
         last = state

@@ -21,6 +21,16 @@ LEVERAGE, BELIEFS = "hmgym/Leverage-v0", "hmgym/Beliefs-v0"
 SMALL = (("n_assets", 2), ("n_investors", 8))
 
 
+class PositionMap:
+    """Of observations that are the position alone, which the agents take for their news."""
+
+    size, names = 1, ("news", "signal", "news_volatility")
+
+    def columns(self, name: str) -> slice:
+        assert name in self.names
+        return slice(0, 1)
+
+
 class LinearQuadratic:
     """s' = .8 s + a + ξ, reward −s'² + jump · 1[a > 0]; what the agents need to know of markets."""
 
@@ -29,13 +39,14 @@ class LinearQuadratic:
     def __init__(self, num_markets: int, seed: int, jump: float = 0.0) -> None:
         self.num_markets, self.jump = num_markets, jump
         self.device = torch.device("cpu")
-        self.observation_map = self.action_map = SimpleNamespace(size=1)
+        self.observation_map, self.action_map = PositionMap(), SimpleNamespace(size=1)
         self._random = np.random.default_rng(seed)  # torch's would repeat the noise of the exploring policy
         self._position = torch.full((num_markets, 1, 1), 0.5, dtype=torch.float64)
 
     @property
     def state(self) -> Any:
-        return SimpleNamespace(ruined=torch.zeros(self.num_markets, 1, dtype=torch.bool))
+        nobody = torch.zeros(self.num_markets, 1, dtype=torch.bool)
+        return SimpleNamespace(ruined=nobody, news=torch.zeros(self.num_markets, 1, dtype=torch.float64))
 
     def restart(self) -> None: ...
 
@@ -137,7 +148,7 @@ def test_jacobian_agrees_with_differences(env_id: str) -> None:
     setting = Setting(env_id=env_id, num_markets=4, env_kwargs=SMALL)
     policy, markets = untrained_policy(setting, 0), setting.markets(2)
     with torch.no_grad():
-        markets.step(policy(markets.observe()))
+        markets.step(policy(markets.observe())[0])
     start, state = markets.state_dict(), markets.state
     _, found, _ = jacobian._jacobians(markets, policy)
     after = jacobian.Coordinates(markets.state)
@@ -150,7 +161,7 @@ def test_jacobian_agrees_with_differences(env_id: str) -> None:
         for sign in (1.0, -1.0):
             markets.load_state_dict(start | {"state": here.to_state(row + sign * 1e-7 * direction, state)})
             with torch.no_grad():
-                markets.step(policy(markets.observe()))
+                markets.step(policy(markets.observe())[0])
             ends.append(after.of(markets.state))
         difference = (ends[0] - ends[1]) / 2e-7
         torch.testing.assert_close((found @ direction[..., None])[..., 0], difference, rtol=1e-4, atol=1e-4)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from hmgym.envs import ParallelMarketEnv, make_markets, parallel_env
+from hmgym.envs.setup import LEARNERS_SHARE
 from hmgym.market import Market, MarketConfig
 
 with warnings.catch_warnings():  # PettingZoo's tests import its games, by names that it has deprecated
@@ -146,7 +147,7 @@ def test_the_seat_of_a_ruined_learner_acts_by_itself() -> None:
         seed_spaces(env)
         while len(env.agents) == 3:
             env.step(sample(env))
-        if env.agents:
+        if len(env.agents) == 2:  # one alone was ruined
             break
     (dead,) = (seat for seat, agent in enumerate(env.possible_agents) if agent not in env.agents)
     for months_dead in range(3):
@@ -241,7 +242,10 @@ def test_a_central_view_and_spaces() -> None:
 
 def test_shares_of_many_learners() -> None:
     assert parallel_env().config.n_learners == 2
-    assert [parallel_env(n_learners=n).config.learner_share for n in (1, 2, 5, 8)] == [0.1, 0.1, 0.1, 0.0625]
+    one = MarketConfig.learner_share
+    many = round(2.0 * LEARNERS_SHARE / one)  # so many that the share of one would be all of the wealth
+    for n_learners, share in ((1, one), (2, one), (5, one), (many, LEARNERS_SHARE / many)):
+        assert parallel_env(n_learners=n_learners, n_investors=2 * many).config.learner_share == share
     assert parallel_env(config=FRAGILE).config is not None
     assert len(parallel_env(config=FRAGILE).possible_agents) == 3
     assert parallel_env(config=FRAGILE.replace(learner_share=0.2), n_learners=2).config.learner_share == 0.2

@@ -263,12 +263,12 @@ def test_a_ruined_learner_s_row_begins_anew_in_the_same_market(env_id: str) -> N
         alone = terminated & ~truncated & (now == month + 1)  # in a market that goes on
         ruins += int(alone.sum())
         for row in np.flatnonzero(alone):
-            assert infos["final_info"]["unit_value"][row] == pytest.approx(0.9)
+            assert infos["final_info"]["unit_value"][row] == pytest.approx(CROWDED.ruin_fraction)
             assert not infos["holdings"][row].any()
             assert observation[row, 0] == pytest.approx(np.tanh(0.5))  # all of its wealth is cash
             # The newcomer's share of all wealth is its target, of the wealth that all had before it came.
             share = float(env.observation_map.unsquash(observation[row], "wealth_share")[0])
-            assert share == pytest.approx(0.1, rel=0.25)
+            assert share == pytest.approx(CROWDED.learner_share, rel=0.25)
         np.testing.assert_array_equal(truncated.reshape(2, -1).any(1), truncated.reshape(2, -1).all(1))
     assert ruins > 3
 

@@ -94,15 +94,24 @@ def test_gradients(case):
     market, generators, state = begin(case, 2)
     months = [market.draw_shocks(generators) for _ in range(2)]
     seats = tuple(state.unit_value.shape)
+    limits = {"short_leverage": torch.full(seats, 2.0), "long_leverage": torch.full(seats, 4.0)}
+    cautious = torch.full(seats, 10.0)
 
     def reward(beliefs):
-        action = Action(beliefs=beliefs, short_leverage=torch.full(seats, 2.0), long_leverage=torch.full(seats, 4.0))
+        action = Action(beliefs=beliefs, risk_scale=cautious, **limits)
         after, first = market.transition(state, action, months[0])
         _, second = market.transition(after, None, months[1])
         return (first.reward + second.reward)[0].sum()
 
-    beliefs = torch.log(state.prices)[:, None].expand(*seats, -1) + torch.tensor([0.002, 0.012, 0.003])
-    beliefs = beliefs.detach().requires_grad_()  # close enough to the last price for no limit to bind
+    # Beliefs so close to the price that orders are made for, and a learner so cautious, that no limit binds.
+    quoted = "price_mechanism" in CASES[case]  # by a dealer, at the last close
+    log_price = torch.log(state.prices) if quoted else market.log_prices(state, None, months[0])
+    beliefs = (log_price[:, None].expand(*seats, -1) + torch.tensor([0.002, 0.012, 0.003])).detach().requires_grad_()
+    bound = market.transition(state, Action(beliefs=beliefs, risk_scale=cautious, **limits), months[0])[1].trade
+    rules = market._demand(state, {}, Action(**limits))
+    own, n = bound.weights[0, : seats[1]], slice(seats[1])
+    assert (own > 1e-6 - rules.short_leverage[0, n]).all()
+    assert (own < rules.long_leverage[0, n] - 1e-6).all()
     (slope,) = torch.autograd.grad(reward(beliefs), beliefs)
     step, direction = 1e-6, torch.zeros_like(beliefs)
     direction[0, 0, 1] = 1.0

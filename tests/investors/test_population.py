@@ -48,13 +48,15 @@ def test_traits_are_uniform_over_their_ranges():
     assert torch.equal(scale[:, 0], scale[:1, 0].expand(300))
 
 
-def test_a_learner_has_a_tenth_and_the_rest_are_unequal():
+def test_a_learner_has_its_share_and_the_rest_are_unequal():
     market, state = many()
     share = state.wealth / state.wealth.sum(1, keepdim=True)
     torch.testing.assert_close(share, state.scenario.target_share)
-    torch.testing.assert_close(share[:, 0], torch.full((300,), 0.1, dtype=torch.float64))
-    torch.testing.assert_close(share[:, 1:11].sum(1), torch.full((300,), 0.9 * 10 / 19, dtype=torch.float64))
-    torch.testing.assert_close(share[:, 17:].sum(1), torch.full((300,), 0.9 * 3 / 19, dtype=torch.float64))
+    own = market.config.learner_share
+    for seats, expected in (
+        (slice(1), own), (slice(1, 11), (1.0 - own) * 10 / 19), (slice(17, None), (1.0 - own) * 3 / 19)
+    ):  # fmt: skip
+        torch.testing.assert_close(share[:, seats].sum(1), torch.full((300,), expected, dtype=torch.float64))
     # Pareto: logs are exponential of rate `wealth_tail`, cut where one in a hundred lies beyond. Of ten the largest and
     # the smallest lie as far apart as order statistics say.
     beyond = np.linspace(0.0, math.log(100.0), 10_001)

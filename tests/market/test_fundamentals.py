@@ -33,8 +33,8 @@ def test_moments(kind):
     found = path(Market(config), 600)
     news, u = (found[name].reshape(-1, 3) for name in ("next_news", "u"))
     history = config.fundamental_returns
-    np.testing.assert_allclose(history.mean(0), 0.005, atol=1e-15)
-    np.testing.assert_allclose(news.mean(0), 0.005, atol=0.002)
+    np.testing.assert_allclose(history.mean(0), config.growth, atol=1e-15)
+    np.testing.assert_allclose(news.mean(0), config.growth, atol=0.002)
     np.testing.assert_allclose(news.var(0), history.var(0, ddof=1), rtol=0.12 if kind == "filtered" else 0.04)
     np.testing.assert_allclose(u.mean(0), 0.0, atol=0.02)
     rows = config.volatility.residuals
@@ -95,7 +95,8 @@ def test_months_are_independent():
 
 def test_volatility_clusters_in_the_filtered_kind_only():
     for kind, low, high in (("filtered", 0.05, 0.4), ("bootstrap", -0.02, 0.02), ("gaussian", -0.02, 0.02)):
-        size = np.abs(path(Market(MarketConfig(fundamentals=kind)), 400)["next_news"] - 0.005)
+        market = Market(MarketConfig(fundamentals=kind))
+        size = np.abs(path(market, 400)["next_news"] - market.config.growth)
         size = size - size.mean((0, 1))
         correlation = (size[:, 1:] * size[:, :-1]).mean((0, 1)) / (size**2).mean((0, 1))
         assert low < correlation.mean() < high, kind

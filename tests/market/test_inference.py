@@ -16,6 +16,7 @@ def uniforms(market: Market, n: int, seed: int = 0) -> torch.Tensor:
 
 
 KINDS = ["filtered", "bootstrap", "gaussian"]
+GROWTH = MarketConfig().growth
 
 
 def months(market: Market, n_markets: int, n_months: int, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -36,17 +37,17 @@ def test_probabilities_are_those_of_bayes_rule(kind: str):
     market = Market(MarketConfig(signal_r2=0.4, fundamentals=kind))
     rows = market.fundamentals.residuals.numpy()
     signal = np.array([[0.05, -0.1, 0.02], [0.2, 0.0, 0.1], [0.05, -0.1, 0.02]])
-    variance = np.array([[0.01, 0.02, 0.002], [0.004, 0.03, 0.01], [0.02, 0.005, 0.001]])
+    variance = np.array([[0.01, 0.02, 0.002], [0.004, 0.03, 0.01], [0.02, GROWTH, 0.001]])
     regime = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
     given = torch.from_numpy(signal), regime, torch.from_numpy(variance)
     found = market.news_posterior.probabilities(*given)
     mean = market.news_posterior.mean(*given)
     for place in range(3):
-        weight, news = np.ones(len(rows)), 0.005 + np.sqrt(variance[place]) * rows
+        weight, news = np.ones(len(rows)), GROWTH + np.sqrt(variance[place]) * rows
         for row in range(len(rows)):
             for asset in range(3):
                 sd = np.sqrt(0.6 * variance[place, asset])
-                error = signal[place, asset] - np.sqrt(0.4) * (news[row, asset] - 0.005)
+                error = signal[place, asset] - np.sqrt(0.4) * (news[row, asset] - GROWTH)
                 weight[row] *= np.exp(-0.5 * (error / sd) ** 2) if place < 2 else 1.0
         weight /= weight.sum()
         np.testing.assert_allclose(found[place].numpy(), weight, rtol=1e-9, atol=1e-300)
@@ -78,19 +79,19 @@ def test_moments_are_those_of_the_draws(kind: str, r2: float):
         assert (np.abs(drawn.mean(0) - mean) < error).all()
         np.testing.assert_allclose(np.cov(drawn.T), covariance, rtol=0.1, atol=0.06 * covariance.max() + 1e-12)
         if regime == 0.0 or r2 == 0.0:  # nothing is learned
-            np.testing.assert_allclose(mean, 0.005, atol=1e-12)
+            np.testing.assert_allclose(mean, GROWTH, atol=1e-12)
             np.testing.assert_allclose(covariance, prior, rtol=1e-9)
         elif r2 == 1.0:  # everything is
-            np.testing.assert_allclose(drawn, np.broadcast_to(0.005 + deviation * u, drawn.shape), atol=1e-7)
+            np.testing.assert_allclose(drawn, np.broadcast_to(GROWTH + deviation * u, drawn.shape), atol=1e-7)
 
 
 def test_gaussian_posterior_agrees_with_weighted_draws_of_the_prior():
     market = Market(MarketConfig(fundamentals="gaussian", signal_r2=0.5))
     normals = torch.from_numpy(np.random.default_rng(0).normal(size=(400_000, 3)))
     deviation = torch.tensor([0.06, 0.15, 0.04], dtype=torch.float64)
-    news = 0.005 + deviation * market.fundamentals.residual(torch.zeros(len(normals)), normals)
+    news = GROWTH + deviation * market.fundamentals.residual(torch.zeros(len(normals)), normals)
     signal = torch.tensor([[0.04, -0.06, 0.01]], dtype=torch.float64)
-    error = (signal - 0.5**0.5 * (news - 0.005)) / (0.5**0.5 * deviation)
+    error = (signal - 0.5**0.5 * (news - GROWTH)) / (0.5**0.5 * deviation)
     weight = torch.softmax(-0.5 * (error**2).sum(-1), -1)
     mean = weight @ news
     covariance = (news - mean).T @ (weight[:, None] * (news - mean))
@@ -110,7 +111,7 @@ def test_calibration(kind: str, regime: float):
     news, *given = (seen[name][chosen] for name in ("next_news", "signal", "regime", "news_variance"))
     deviation = torch.sqrt(given[2])
     mean, covariance = market.news_posterior.moments(*given)
-    error, forecast = ((news - mean) / deviation).numpy(), ((mean - 0.005) / deviation).numpy()
+    error, forecast = ((news - mean) / deviation).numpy(), ((mean - GROWTH) / deviation).numpy()
     n = len(error)
     assert (np.abs(error.mean(0)) < 4.5 * error.std(0) / np.sqrt(n)).all()
     if regime == 1.0:

@@ -32,8 +32,9 @@ def test_a_ruined_learner_is_floored_and_the_default_fund_pays(start):
     market, generators, state = start(3)
     after, outcome = ruin_learner(market, generators, state)
     assert outcome.ruined.all()
-    assert torch.equal(outcome.unit_value, torch.full_like(outcome.unit_value, 0.05))
-    torch.testing.assert_close(outcome.reward, torch.full_like(outcome.reward, math.log(0.05)), rtol=0.0, atol=1e-12)
+    floor = market.config.ruin_fraction
+    assert torch.equal(outcome.unit_value, torch.full_like(outcome.unit_value, floor))
+    torch.testing.assert_close(outcome.reward, torch.full_like(outcome.reward, math.log(floor)), rtol=0.0, atol=1e-12)
     assert (after.accounts["default_fund"] < 0.0).all()
     # The final state still shows the ruined fund: its holders have the floor, before flows and consumption.
     assert torch.equal(after.unit_value, outcome.unit_value)
@@ -47,7 +48,7 @@ def test_the_next_month_starts_with_a_newcomer_and_sells_the_estate(start):
     after, outcome = market.transition(ruined, None, market.draw_shocks(generators))
     assert not after.ruined[:, 0].any()
     torch.testing.assert_close(torch.log(after.unit_value), outcome.reward, rtol=0.0, atol=1e-12)
-    assert (after.wealth[:, 0] > 0.05 * after.wealth.sum(1)).all()
+    assert (after.wealth[:, 0] > 0.5 * market.config.learner_share * after.wealth.sum(1)).all()
     torch.testing.assert_close(after.holdings.sum(1), after.supply, rtol=1e-9, atol=0.0)
     torch.testing.assert_close(after.total_cash, cash_before, rtol=1e-9, atol=1e-3)
 
