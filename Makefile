@@ -28,7 +28,7 @@ help: ## Show this list.
 
 venv: $(STAMP) ## Make the virtual environment with everything needed for the other targets.
 
-train: $(STAMP) ## Train PPO on hmgym/Leverage-v0 (some minutes on 2 cores); ARGS go to train.py.
+train: $(STAMP) ## Train PPO on hmgym/Beliefs-v0 (some minutes on 2 cores); ARGS go to train.py.
 	$(BIN)/python train.py $(ARGS)
 
 test: $(STAMP) ## Run the tests.

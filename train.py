@@ -1,6 +1,6 @@
 """Train an agent on a market, compare it with constants on the same shocks, and write what came of it.
 
-    python train.py --algo ppo --env hmgym/Leverage-v0
+    python train.py --algo ppo --env hmgym/Beliefs-v0
 
 is `hmgym train` with the same options.
 """

@@ -195,7 +195,7 @@ def test_baselines_are_evaluated_by_name(capsys: pytest.CaptureFixture[str]) -> 
     for name, more, said in (
         ("nothing", [], "`policy` must be the folder of a checkpoint"),
         ("random", ["--parameters", "five"], "`parameters` must be NAME=VALUE, got 'five'"),
-        ("random", ["--parameters", "no_such_thing=5"], "`parameters` of hmgym/Leverage-v0 must be some of "),
+        ("random", ["--parameters", "no_such_thing=5"], "`parameters` of hmgym/Beliefs-v0 must be some of "),
         ("random", ["--episodes", "1"], "`episodes` must be an integer >= 2, got 1"),
         ("random", ["--env", "nope"], "`env_id` must be a registered market"),
         ("best_constant", ["--screening-episodes", "0"], "`screening_episodes` must be >= 1"),

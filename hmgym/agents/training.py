@@ -42,7 +42,7 @@ class TrainingPlan:
     """
 
     algo: str = "ppo"
-    env_id: str = "hmgym/Leverage-v0"
+    env_id: str = "hmgym/Beliefs-v0"
     timesteps: int | None = None
     num_envs: int | None = None
     seed: int = 0

@@ -24,7 +24,7 @@ class Arguments:
 
     policy: Path
     """policy.pt of a checkpoint of apg or shac: what all learners play"""
-    env: str = "hmgym/Leverage-v0"
+    env: str = "hmgym/Beliefs-v0"
     """id of the environment"""
     n_learners: int = 4
     """learners of every market"""

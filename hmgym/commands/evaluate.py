@@ -39,7 +39,7 @@ class Arguments:
     policy: Annotated[str, tyro.conf.Positional]
     """a checkpoint, the folder of a run, best_constant, a baseline (random, no_leverage), myopic or planner"""
     env: str | None = None
-    """id of the environment; default that of the checkpoint, hmgym/Leverage-v0 for the others"""
+    """id of the environment; default that of the checkpoint, hmgym/Beliefs-v0 for the others"""
     episodes: int = PROTOCOL.episodes
     """episodes, each a seed that every policy meets"""
     seed: int = PROTOCOL.first_seed

@@ -46,7 +46,7 @@ class Arguments:
 
     algo: str = "ppo"
     """algorithm: of stable-baselines3, or apg and shac, which backpropagate through the market"""
-    env: str = "hmgym/Leverage-v0"
+    env: str = TrainingPlan.env_id
     """id of the environment"""
     timesteps: int | None = None
     """environment steps, over all learners of all markets together; default of the algorithm"""
