@@ -171,7 +171,7 @@ def test_trained_seats_and_others() -> None:
 def test_a_resumed_run_is_the_uninterrupted_one(algo: str, n_learners: int, memory: int, tmp_path: Path) -> None:
     def run(folder: str, timesteps: int, resume: bool) -> dict[str, torch.Tensor]:
         plan = TrainingPlan(
-            algo=algo, timesteps=512, num_envs=4 // n_learners, out=tmp_path / folder, resume=resume,
+            algo=algo, env_id=LEVERAGE, timesteps=512, num_envs=4 // n_learners, out=tmp_path / folder, resume=resume,
             checkpoint_every=128, curve_episodes=2,
             env_kwargs={**SMALL, "max_episode_steps": 7, "n_learners": n_learners},
             hyperparameters={"horizon": 4, "replay": 3, "smoothing": 1e-2, "last_smoothing": 1e-3, "memory": memory},
