@@ -76,7 +76,7 @@ def test_a_record_of_its_own_is_found_by_its_line(monkeypatch: pytest.MonkeyPatc
 def test_folders_tell_runs_apart() -> None:
     plans = [
         TrainingPlan(algo="apg"), TrainingPlan(algo="shac"), TrainingPlan(algo="apg", seed=1),
-        TrainingPlan(algo="apg", env_id="hmgym/Beliefs-v0"), TrainingPlan(algo="apg", num_envs=3),
+        TrainingPlan(algo="apg", env_id="hmgym/Leverage-v0"), TrainingPlan(algo="apg", num_envs=3),
         TrainingPlan(algo="apg", env_kwargs={"n_assets": 2}), TrainingPlan(algo="apg", hyperparameters={"horizon": 3}),
     ]  # fmt: skip
     assert len({plan.default_folder() for plan in plans}) == len(plans)

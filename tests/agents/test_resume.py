@@ -58,7 +58,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     [
         ("apg", "algo", {"algo": "shac"}),
         ("apg", "algo", {"algo": "ppo", "hyperparameters": {}}),
-        ("apg", "env_id", {"env_id": "hmgym/Beliefs-v0"}),
+        ("apg", "env_id", {"env_id": "hmgym/Leverage-v0"}),
         ("apg", "seed", {"seed": 1}),
         ("apg", "num_envs", {"num_envs": 2}),
         ("apg", "n_assets", {"env_kwargs": {**SMALL, "n_assets": 3}}),

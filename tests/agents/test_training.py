@@ -49,7 +49,7 @@ def test_resume_goes_on_from_the_checkpoint(algo: str, tmp_path: Path) -> None:
         assert more.curve[-1].gradient_steps > 0
     loaded = find_algorithm(algo).load_policy(tmp_path / "checkpoints" / "512", plan(512, False))
     np.testing.assert_allclose(loaded.predict(observation)[0], more.policy.predict(observation)[0], atol=1e-6)
-    run = evaluate(loaded, "hmgym/Leverage-v0", episodes=4, env_kwargs=SMALL)
+    run = evaluate(loaded, plan(512, False).env_id, episodes=4, env_kwargs=SMALL)
     assert np.isfinite(run.returns).all()
     assert len(list(tmp_path.glob("checkpoints/*/replay_buffer.pkl"))) == (algo in ("sac", "td3", "tqc"))
 
