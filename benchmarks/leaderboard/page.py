@@ -94,11 +94,10 @@ def _comments(found: Mapping[str, Any]) -> str:
     rows, gains = found["rows"], found["gains"]
     said = ["*Italics*: probes. Signals noise: the return of the same policy where signals are worth nothing."]
     for name, label in (("best_rule", "The best one-line rule"), ("filter_rule", "The filter rule")):
-        share = gains.get(name, {}).get("share_of_APG")
-        if share is not None:
+        if name in gains:
             said.append(
-                f"{label} has {share:.0%} of APG's gain over {gains['floor']:.3f}, the better of no leverage and the "
-                f"best constant; restarts of its search ended at "
+                f"{label} gains {gains[name]['gain']:+.3f} over {gains['floor']:.3f}, the better of no leverage and "
+                f"the best constant, where APG gains {gains['APG']:+.3f}; restarts of its search ended at "
                 f"{', '.join(f'{one:.3f}' for one in rows[name]['restarts'])} on the episodes it was chosen on."
             )
     grid = dict(zip(found["grid"]["settings"], found["grid"]["means"], strict=True))
