@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.jobs import RESULTS, ROOT, Job, markdown_table, run_jobs, write_result
+from benchmarks.jobs import RESULTS, ROOT, Job, markdown_table, run_jobs, write_tables
 from benchmarks.leaderboard.agents import AGENTS, IDS
 from benchmarks.training import environment_of, over_seeds, settings_of, short_name, with_interval
 from hmgym.agents import PROTOCOL
@@ -137,10 +137,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         }  # fmt: skip
         environments[env_id] = table_of(found, env_id)
     command = f"python -m benchmarks.corner --seeds {options.seeds}"
-    write_result(options.results / "corner.json", command, {"environments": environments})
     text = page(environments, command, options.seeds)
-    (options.results / "corner.md").write_text(text, encoding="utf-8")
-    print(text)
+    write_tables(options.results, "corner", command, {"environments": environments}, text)
     return 0
 
 

@@ -149,6 +149,13 @@ def write_result(path: Path, command: str, found: Mapping[str, Any]) -> None:
     path.write_text(json.dumps({"command": command, **found}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def write_tables(results: Path, name: str, command: str, found: Mapping[str, Any], text: str) -> None:
+    """Write a benchmark's figures as ``name.json`` and its tables as ``name.md``, and print these."""
+    write_result(results / f"{name}.json", command, found)
+    (results / f"{name}.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown; the first row is the head."""
     head, *body = ["| " + " | ".join(row) + " |" for row in rows]

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.jobs import RESULTS, ROOT, Job, markdown_table, run_jobs, write_result
+from benchmarks.jobs import RESULTS, ROOT, Job, markdown_table, run_jobs, write_tables
 from benchmarks.leaderboard.agents import AGENTS, IDS
 from benchmarks.training import over_seeds, settings_of, short_name, with_interval
 from hmgym.agents import PROTOCOL
@@ -110,10 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = {s: [results[env_id, limit, s, seed] for seed in range(options.seeds)] for s in SHARES}
         environments.setdefault(env_id, {})[limit] = table_of(found)
     command = f"python -m benchmarks.shares --seeds {options.seeds}"
-    write_result(options.results / "shares.json", command, {"agent": AGENT, "environments": environments})
     text = page(environments, command, options.seeds)
-    (options.results / "shares.md").write_text(text, encoding="utf-8")
-    print(text)
+    write_tables(options.results, "shares", command, {"agent": AGENT, "environments": environments}, text)
     return 0
 
 

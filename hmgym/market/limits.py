@@ -32,7 +32,7 @@ class Limits:
         self._margin = config.maintenance_margin
         self._owned = config.ownership_limit is not None
         self._limited = self._owned or config.short_limit is not None
-        largest = config.largest_holding if self._owned else _UNLIMITED
+        largest = min(config.largest_holding, _UNLIMITED)
         shortest = _UNLIMITED if config.short_limit is None else config.short_limit
 
         def positions(cash: float, assets: float) -> Tensor:

@@ -7,16 +7,9 @@ import pytest
 import torch
 
 from hmgym.investors import PopulationConfig
+from tests.economies import FREE
 
 WILD = PopulationConfig(short_leverage=(0.5, 3.0), long_leverage=(2.0, 6.0), risk_aversion=(0.5, 2.0))
-FREE = {
-    "trading_cost": 0.0,
-    "borrowing_spread": 0.0,
-    "ownership_limit": None,
-    "short_limit": None,
-    "maintenance_margin": 0.0,
-    "issuance_rate": 0.0,
-}
 CASES = {
     "free of frictions": FREE,
     "exact anticipation": {"cost_anticipation": "exact", "borrowing_spread": 0.01},

@@ -12,15 +12,8 @@ import torch
 from hmgym.market import Action, Demand, Market, MarketConfig
 from hmgym.market.limits import Limits
 from hmgym.market.mechanisms import Clearing
+from tests.economies import FREE
 
-FREE = {
-    "trading_cost": 0.0,
-    "borrowing_spread": 0.0,
-    "ownership_limit": None,
-    "short_limit": None,
-    "maintenance_margin": 0.0,
-    "issuance_rate": 0.0,
-}
 EAGER = {"n_assets": 2, "n_learners": 2, "learner_share": 0.3}  # learners that could own a market
 
 

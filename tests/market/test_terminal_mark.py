@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hmgym.market import Action, Market, MarketConfig
+from tests.economies import FREE
 
 
 def limits(n_markets, short, long):
@@ -14,16 +15,6 @@ def limits(n_markets, short, long):
         short_leverage=torch.full((n_markets, 1), short, dtype=torch.float64),
         long_leverage=torch.full((n_markets, 1), long, dtype=torch.float64),
     )
-
-
-FREE = {
-    "trading_cost": 0.0,
-    "borrowing_spread": 0.0,
-    "ownership_limit": None,
-    "short_limit": None,
-    "maintenance_margin": 0.0,
-    "issuance_rate": 0.0,
-}
 
 
 def last_month(settings, n_markets, months, usual, final):
