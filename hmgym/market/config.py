@@ -74,14 +74,17 @@ class MarketConfig:
     where all wealth is traded, and as cheap to clear as none), "exact" (cost × |Δw|) or "none\""""
     borrowing_spread: float = 0.0025
     """interest on debt above `interest_rate`"""
-    maintenance_margin: float = 0.3
-    """equity over the gross value of positions below which an investor must close shorts and pay back debt; 0: none"""
+    maintenance_margin: float = 0.25
+    """equity over the gross value of positions below which an investor must close shorts and pay back debt; 0: no rule"""
+    initial_margin: float = 0.5
+    """equity over the gross value of positions from which on an investor may be short and in debt as far as it allows
+    itself; below, less in proportion, down to nothing at `maintenance_margin`"""
     short_limit: float | None = 0.05
     """largest share of an asset's supply that one investor may plan to be short, valued likewise; None for none"""
-    ownership_limit: float | None = 0.4
+    ownership_limit: float | None = 0.35
     """largest share of an asset's supply that one investor may plan to hold, valued at the last close and this month's
     news; None for none. Of a small market each may hold 4 / n_investors, if that is more: somebody has to hold it"""
-    issuance_rate: float = 0.2
+    issuance_rate: float = 1.0
     """growth of an asset's supply over what log(price / value) lies outside the band; 0 for a fixed supply"""
     issuance_band: float = 0.3
     """log(price / value), of either sign, within which companies neither issue nor buy back"""
@@ -135,6 +138,7 @@ class MarketConfig:
             ("trading_cost", 0.0, 0.5),
             ("borrowing_spread", 0.0, 0.1),
             ("maintenance_margin", 0.0, 0.9),
+            ("initial_margin", 0.0, 1.0),
             ("issuance_rate", 0.0, 1.0),
             ("issuance_band", 0.0, 10.0),
             ("flow_rate", 0.0, 1.0),
@@ -157,6 +161,10 @@ class MarketConfig:
         if self.cost_anticipation not in COST_ANTICIPATIONS:
             known = ", ".join(f'"{name}"' for name in COST_ANTICIPATIONS)
             raise ValueError(f"`cost_anticipation` must be one of {known}, got {self.cost_anticipation!r}")
+        if 0.0 < self.maintenance_margin >= self.initial_margin:
+            raise ValueError(
+                f"`initial_margin` must be > maintenance_margin = {self.maintenance_margin}, got {self.initial_margin}"
+            )
         for name in ("ownership_limit", "short_limit"):
             if getattr(self, name) is not None:
                 _check(name, getattr(self, name), 0.0, math.inf, open_interval=True)

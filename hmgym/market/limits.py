@@ -4,8 +4,9 @@ Ownership: nobody may plan to hold more than one share of an asset's supply, or 
 at the last close and this month's news. What the price then does beyond the news can leave it with more or fewer. The
 two belong together: where longs are limited in shares and shorts in money only, falling prices let the shorts sell ever
 more shares, and prices fall without end.
-Margin: who has less equity than the maintenance margin asks for, over the gross value of its positions at the last
-close, must pay back its debt and close its shorts this month: its limits are κ = 0 and θ <= 1.
+Margin: equity is wealth over the gross value of positions, at the last close. Who has less than the maintenance margin
+must pay back its debt and close its shorts this month: its limits are κ = 0 and θ <= 1. Up to the initial margin they
+rise in proportion to what the investor wants, so nothing jumps when equity crosses either.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ class Limits:
     """The limits of one kind of market.
 
     Args:
-        config: `ownership_limit`, `short_limit` and `maintenance_margin`.
+        config: `ownership_limit`, `short_limit`, `maintenance_margin` and `initial_margin`.
         device: where constants live; None for arrays in place of tensors.
     """
 
     def __init__(self, config: MarketConfig, device: torch.device | None) -> None:
-        self._margin = config.maintenance_margin
+        self._maintenance, self._initial = config.maintenance_margin, config.initial_margin
         self._owned = config.ownership_limit is not None
         self._limited = self._owned or config.short_limit is not None
         largest = min(config.largest_holding, _UNLIMITED)
@@ -51,11 +52,15 @@ class Limits:
             supply: (E, N) shares.
         """
         xp, wealth, short, long = namespace(prices), demand.wealth, demand.short_leverage, demand.long_leverage
-        if self._margin > 0.0:
-            called = wealth < self._margin * xp.dot(abs(demand.holdings), prices)
-            if bool(called.any()):
-                short = xp.where(called if short.ndim == 2 else called[..., None], 0.0, short)
-                long = xp.where(called if long.ndim == 2 else called[..., None], xp.at_most(long, 1.0), long)
+        if self._maintenance > 0.0:
+            gross = xp.dot(abs(demand.holdings), prices)
+            if bool((wealth < self._initial * gross).any()):
+                above = wealth / xp.where(gross > 0.0, gross, 1.0) - self._maintenance
+                credit = xp.at_most(xp.at_least(above / (self._initial - self._maintenance), 0.0), 1.0)
+                credit = xp.where(gross > 0.0, credit, 1.0)
+                short = short * (credit if short.ndim == 2 else credit[..., None])
+                own = xp.at_most(long, 1.0)
+                long = own + (credit if long.ndim == 2 else credit[..., None]) * (long - own)
         if self._limited:
             # The clearing takes limits of one number an investor or of one a position, the same for both.
             short, long = (x if x.ndim == 3 else x[..., None] for x in (short, long))

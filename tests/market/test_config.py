@@ -34,6 +34,8 @@ from hmgym.market import Market, MarketConfig
         ({"borrowing_spread": -0.01}, r"`borrowing_spread` must be in \[0, 0.1\], got -0.01"),
         ({"borrowing_spread": "dear"}, r"`borrowing_spread` must be in \[0, 0.1\], got 'dear'"),
         ({"maintenance_margin": 0.95}, r"`maintenance_margin` must be in \[0, 0.9\], got 0.95"),
+        ({"initial_margin": 1.5}, r"`initial_margin` must be in \[0, 1\], got 1.5"),
+        ({"initial_margin": 0.25}, r"`initial_margin` must be > maintenance_margin = 0.25, got 0.25"),
         ({"maintenance_margin": None}, r"`maintenance_margin` must be in \[0, 0.9\], got None"),
         ({"ownership_limit": 0.0}, r"`ownership_limit` must be in \(0, inf\), got 0.0"),
         ({"ownership_limit": float("nan")}, r"`ownership_limit` must be in \(0, inf\), got nan"),

@@ -17,6 +17,7 @@ CASES = {
         "ownership_limit": 0.3,
         "short_limit": 0.02,
         "maintenance_margin": 0.6,
+        "initial_margin": 0.9,
         "borrowing_spread": 0.02,
         "n_learners": 2,
     },

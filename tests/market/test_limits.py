@@ -114,14 +114,14 @@ def by_conic_solver(expected, risk, held, cost, short, long):
     [
         {},
         {"ownership_limit": 0.3, "trading_cost": 0.01, "short_limit": 0.02},
-        {"maintenance_margin": 0.9, "ownership_limit": 0.6, "short_limit": None},
+        {"maintenance_margin": 0.8, "initial_margin": 1.0, "ownership_limit": 0.6, "short_limit": None},
         FREE,
     ],
     ids=["default", "tight", "margin", "free"],
 )
 def test_every_portfolio_is_that_of_an_independent_solver(settings, arrays):
     market, generators, state = begin(2, 5, arrays, **EAGER | {"n_investors": 16} | settings)
-    config, found = market.config, {"owners": 0, "called": 0, "short": 0}
+    config, found = market.config, {"owners": 0, "called": 0, "restricted": 0, "short": 0}
     for month in range(4):
         action = buying(market, state, 0.1)
         wanted = market.scenario.demand(market.seated(state), None)
@@ -136,9 +136,14 @@ def test_every_portfolio_is_that_of_an_independent_solver(settings, arrays):
                 belief = np.asarray(action.beliefs if learner else wanted.beliefs)[e, b]
                 short = float(np.asarray(action.short_leverage if learner else wanted.short_leverage)[e, b])
                 theta = float(np.asarray(action.long_leverage if learner else wanted.long_leverage)[e, b])
-                if wealth[e, b] < config.maintenance_margin * abs(money).sum():
+                equity = wealth[e, b] / abs(money).sum()
+                if config.maintenance_margin and equity <= config.maintenance_margin:
                     short, theta = 0.0, min(theta, 1.0)
                     found["called"] += 1
+                elif config.maintenance_margin and equity < config.initial_margin:
+                    credit = np.interp(equity, [config.maintenance_margin, config.initial_margin], [0.0, 1.0])
+                    short, theta = credit * short, np.interp(credit, [0.0, 1.0], [min(theta, 1.0), theta])
+                    found["restricted"] += 1
                 long, shorts = np.full(3, theta), np.full(3, short)
                 supply = np.asarray(ready.supply)[e] * prices[e] * np.exp(news[e]) / wealth[e, b]
                 if config.short_limit is not None:
@@ -159,7 +164,7 @@ def test_every_portfolio_is_that_of_an_independent_solver(settings, arrays):
     assert bool(found["owners"]) == (config.ownership_limit is not None)
     assert bool(found["short"]) == (config.short_limit is not None)
     assert found["called"] > 0 or config.maintenance_margin < 0.5
-    assert found["called"] == 0 or config.maintenance_margin > 0.0
+    assert found["restricted"] > 0 or config.maintenance_margin == 0.0
 
 
 def indebted(state, investor, margin):
@@ -175,29 +180,37 @@ def indebted(state, investor, margin):
     return replace(state, holdings=holdings, cash=cash, wealth=wealth)
 
 
-def test_a_margin_call_closes_shorts_and_pays_back_debt():
-    market, generators, state = begin(3, maintenance_margin=0.25, ruin_fraction=0.01, short_limit=None)
+@pytest.mark.parametrize(("equity", "credit"), [(0.1, 0.0), (0.25, 0.0), (0.3, 0.2), (0.4, 0.6), (0.5, 1.0), (0.8, 1.0)])
+def test_what_may_be_borrowed_rises_from_the_maintenance_to_the_initial_margin(equity, credit):
+    market, generators, state = begin(3, ruin_fraction=0.01, short_limit=None, ownership_limit=None)
+    assert (market.config.maintenance_margin, market.config.initial_margin) == (0.25, 0.5)
     shocks = market.draw_shocks(generators)
-    called, spared = (indebted(state, 5, margin) for margin in (0.2499, 0.2501))
-    assert (called.cash[:, 5] < 0.0).all()
-    own = market.own_action(state)
-    _, after = market.transition(called, own, shocks)
-    assert (after.short_limits[:, 5] == 0.0).all()
-    assert (after.long_limits[:, 5, 1:] <= 1.0).all()
+    state = indebted(state, 5, equity)
+    wanted = market.scenario.demand(state, None)
+    _, after = market.transition(state, market.own_action(state), shocks)
+    torch.testing.assert_close(after.short_limits[:, 5], credit * wanted.short_leverage[:, 5], rtol=1e-9, atol=1e-12)
+    theta = wanted.long_leverage[:, 5]
+    at_least = theta.clamp(max=1.0)
+    torch.testing.assert_close(after.long_limits[:, 5], at_least + credit * (theta - at_least), rtol=1e-9, atol=0.0)
+    others = [b for b in range(market.config.n_investors) if b != 5]
+    assert torch.equal(after.short_limits[:, others], wanted.short_leverage[:, others])
+    # It cuts what an action asks for too: a bold learner is restricted likewise.
+    bold = Action(
+        short_leverage=torch.full((3, 1), 2.0, dtype=torch.float64),
+        long_leverage=torch.full((3, 1), 3.0, dtype=torch.float64),
+    )
+    _, one = market.transition(indebted(state, 0, equity), bold, shocks)
+    torch.testing.assert_close(one.short_leverage, bold.short_leverage * credit, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(one.long_leverage, 1.0 + bold.short_leverage * credit, rtol=1e-9, atol=0.0)
+
+
+def test_a_margin_call_closes_shorts_and_pays_back_debt():
+    market, generators, state = begin(3, ruin_fraction=0.01, short_limit=None)
+    state = indebted(state, 5, 0.2499)
+    assert (state.cash[:, 5] < 0.0).all()
+    _, after = market.transition(state, market.own_action(state), market.draw_shocks(generators))
     assert after.weights[:, 5].min() >= -1e-12  # cash among them: no debt
     assert after.holdings[:, 5].min() >= -1e-9
-    others = [b for b in range(market.config.n_investors) if b != 5]
-    _, without = market.transition(spared, own, shocks)
-    wanted = market.scenario.demand(spared, None)
-    assert torch.equal(without.short_limits, wanted.short_leverage[..., None].expand(-1, -1, 4))
-    torch.testing.assert_close(after.short_limits[:, others], without.short_limits[:, others], rtol=0.0, atol=0.0)
-    # It is what the learners' own limits say that the call leaves alone: a bold learner is called likewise.
-    bold = Action(short_leverage=torch.full((3, 1), 2.0), long_leverage=torch.full((3, 1), 3.0))
-    _, poor = market.transition(indebted(state, 0, 0.2), bold, shocks)
-    assert poor.weights[:, 0].min() >= -1e-12
-    assert (poor.short_leverage == 0.0).all()
-    _, free = market.transition(indebted(state, 0, 0.3), bold, shocks)
-    assert (free.short_leverage == 2.0).all()
 
 
 RULES = [
@@ -340,6 +353,7 @@ GRADIENT_CASES = {
     "owner, smoothed": {"learner_share": 0.4, "ownership_limit": 0.25, "smoothing": 0.01},
     "owner and short": {"learner_share": 0.4, "ownership_limit": 0.25, "short_limit": 0.02},
     "called": {"maintenance_margin": 0.4},
+    "restricted": {},
     "debt": {"borrowing_spread": 0.02, "trading_cost": 0.01},
     "exact": {"cost_anticipation": "exact", "ownership_limit": 0.5},
 }
@@ -351,7 +365,7 @@ def test_gradients_equal_central_differences(case):
     """Rewards and prices of two months by actions and by the state, where rules bind and debt is dear."""
     market, generators, state = begin(1, 4, n_assets=2, **GRADIENT_CASES[case])
     months = [market.draw_shocks(generators) for _ in range(2)]
-    if case == "called":
+    if case in ("called", "restricted"):
         state = indebted(state, 0, 0.3)
     expected, others = {"owner": (0.06, -1.0), "owner, smoothed": (0.06, -1.0), "owner and short": (0.3, -1.0)}.get(
         case, (0.3, 1.0)
@@ -385,6 +399,8 @@ def test_gradients_equal_central_differences(case):
     if case == "called":
         assert float(first.short_leverage.max()) == 0.0
         assert float(first.weights[0, 0, 0]) == pytest.approx(0.0, abs=1e-12)
+    if case == "restricted":
+        assert 0.0 < float(first.short_leverage.max()) < 0.3 * 2.0
     if case == "debt":
         assert float(first.weights[0, 0, 0]) < 0.0
     leaves = {name: x.clone().requires_grad_() for name, x in ones.items()}
