@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,7 +109,7 @@ def run_jobs(jobs: Sequence[Job], runs: Path, workers: int) -> list[Any]:
                     _say(f"{done}/{len(waiting)} running: {shown}; {left()}")
     if failed:
         raise RuntimeError(f"{len(failed)} jobs failed: {', '.join(failed)}")
-    return [json.loads((job.folder(runs) / _RESULT).read_text()) for job in jobs]
+    return [stored(job, runs) for job in jobs]
 
 
 def _run_apart(job: Job, runs: Path, workers: int) -> int:
@@ -141,6 +143,28 @@ def run_here(out: Path) -> None:
     aside = out / (_RESULT + ".writing")
     aside.write_text(json.dumps(result))
     aside.rename(out / _RESULT)
+
+
+def stored(job: Job, runs: Path) -> Any:
+    """The result of a job, None where it has none yet."""
+    path = job.folder(runs) / _RESULT
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def stored_first(jobs: Iterable[Job], runs: Path) -> list[Any]:
+    """Results of jobs in order, up to the first that has none yet."""
+    return list(itertools.takewhile(lambda one: one is not None, (stored(job, runs) for job in jobs)))
+
+
+def command_of(module: str, argv: Sequence[str] | None) -> str:
+    """The command that was given, without what says where to write and how many processes to take."""
+    words, kept = iter(sys.argv[1:] if argv is None else argv), []
+    for word in words:
+        if word in ("--runs", "--results", "--docs", "--workers"):
+            next(words, None)
+        else:
+            kept.append(shlex.quote(word))
+    return " ".join(["python -m", module, *kept])
 
 
 def write_result(path: Path, command: str, found: Mapping[str, Any]) -> None:

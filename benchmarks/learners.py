@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.jobs import RESULTS, ROOT, Job, markdown_table, run_jobs, write_result
+from benchmarks.jobs import RESULTS, ROOT, Job, command_of, markdown_table, run_jobs, write_tables
 from benchmarks.training import (
     Progress,
     environment_of,
@@ -153,13 +153,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         env_id: table_of({algo: [results[env_id, algo, seed] for seed in range(options.seeds)] for algo in SIZES})
         for env_id in options.ids
     }
-    command = f"python -m benchmarks.learners --n-learners {options.n_learners} --seeds {options.seeds}"
-    write_result(
-        options.results / "learners.json", command, {"episodes": options.episodes, "environments": environments}
-    )
+    command = command_of("benchmarks.learners", argv)
     text = page(environments, command, options.n_learners, options.seeds)
-    (options.results / "learners.md").write_text(text, encoding="utf-8")
-    print(text)
+    found = {"episodes": options.episodes, "environments": environments}
+    write_tables(options.results, "learners", command, found, text)
     return 0
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.jobs import RESULTS, ROOT, Job, markdown_table, run_jobs, write_tables
+from benchmarks.jobs import RESULTS, ROOT, Job, command_of, markdown_table, run_jobs, write_tables
 from benchmarks.leaderboard.agents import AGENTS, IDS
 from benchmarks.training import over_seeds, settings_of, short_name, with_interval
 from hmgym.agents import PROTOCOL
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for env_id, limit in places:
         found = {s: [results[env_id, limit, s, seed] for seed in range(options.seeds)] for s in SHARES}
         environments.setdefault(env_id, {})[limit] = table_of(found)
-    command = f"python -m benchmarks.shares --seeds {options.seeds}"
+    command = command_of("benchmarks.shares", argv)
     text = page(environments, command, options.seeds)
     write_tables(options.results, "shares", command, {"agent": AGENT, "environments": environments}, text)
     return 0

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.jobs import RESULTS, ROOT, Job, run_jobs, write_result
+from benchmarks.jobs import RESULTS, ROOT, Job, command_of, run_jobs, stored, stored_first, write_result
 from benchmarks.leaderboard.agents import AGENTS, IDS, PLANNERS
 from benchmarks.leaderboard.gathering import table_of
 from benchmarks.leaderboard.outside import rows_from
@@ -61,14 +61,8 @@ def training_job(env_id: str, name: str, seed: int, options: argparse.Namespace)
     )  # fmt: skip
 
 
-def stored(job: Job, runs: Path) -> Any:
-    """The result of a job, None where it has none yet."""
-    path = job.folder(runs) / "result.json"
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def gather(options: argparse.Namespace, seeds: Sequence[int]) -> dict[str, Any]:
-    """The tables of those ids whose constants are evaluated, with every agent all of whose seeds are there."""
+def gather(options: argparse.Namespace) -> dict[str, Any]:
+    """The tables of those ids whose constants are evaluated, with every agent, of as many seeds as there are."""
     environments = {}
     for env_id in IDS:
         probes = [stored(probe_job(env_id, name, options.episodes, options.budget), options.runs) for name in PROBES]
@@ -76,8 +70,9 @@ def gather(options: argparse.Namespace, seeds: Sequence[int]) -> dict[str, Any]:
             continue
         trained = {}
         for name in AGENTS:
-            found = [stored(training_job(env_id, name, seed, options), options.runs) for seed in seeds]
-            if all(run is not None for run in found):
+            jobs = (training_job(env_id, name, seed, options) for seed in range(options.seeds))
+            found = stored_first(jobs, options.runs)
+            if found:
                 trained[name] = found
         environments[env_id] = table_of([one for one in probes if one], trained, rows_from(options.rows, env_id))
     return environments
@@ -111,8 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]  # fmt: skip
     if not options.show:
         run_jobs(jobs, options.runs, options.workers)
-    environments = gather(options, seeds)
-    command = f"python -m benchmarks.leaderboard --seeds {options.seeds}"
+    environments = gather(options)
+    command = command_of("benchmarks.leaderboard", argv)
     gathered = {
         "seeds": options.seeds, "episodes": options.episodes, "workers": options.workers, "environments": environments,
     }  # fmt: skip

@@ -16,8 +16,8 @@ _HEAD = """# Leaderboard
 Written by `{command}`; figures in `benchmarks/results/leaderboard.json`. Return is the mean sum of rewards an episode
 over {episodes:,} episodes of 120 months, the same for all, on the held-out span of the history (seeds from
 {first_seed:,}; [agents](agents.md#the-evaluation-protocol) has the protocol). Of trained agents the training seed is
-the unit: mean over {seeds} seeds with Student's 95 % interval, "minus best constant" on the same episodes. Of the
-others the episode is the unit. Growth is the return a year. Seconds are medians over seeds{workers}.
+the unit: mean over seeds with Student's 95 % interval, "minus best constant" on the same episodes. Of the others the
+episode is the unit. Growth is the return a year. Seconds are medians over seeds{workers}.
 
 What an agent may see in training differs; when it acts, each sees the observation alone, but for the planners.
 
@@ -59,8 +59,7 @@ def page(gathered: Mapping[str, Any], command: str) -> str:
     workers = f", {gathered['workers']} runs at a time" if gathered.get("workers") else ""
     parts = [
         _HEAD.format(
-            command=command, episodes=gathered["episodes"], first_seed=PROTOCOL.first_seed, seeds=gathered["seeds"],
-            workers=workers,
+            command=command, episodes=gathered["episodes"], first_seed=PROTOCOL.first_seed, workers=workers,
         )
     ]  # fmt: skip
     for env_id, found in ids.items():
@@ -70,8 +69,8 @@ def page(gathered: Mapping[str, Any], command: str) -> str:
 
 def _returns(found: Mapping[str, Any]) -> str:
     rows = [
-        ("agent", "return", "minus best constant", "growth a year", "ruined", "signals noise", "environment steps",
-         "seconds", "may see in training")
+        ("agent", "seeds", "return", "minus best constant", "growth a year", "ruined", "signals noise",
+         "environment steps", "seconds", "may see in training")
     ]  # fmt: skip
     ordered = sorted(found["rows"].items(), key=lambda item: (item[1]["probe"], -item[1]["return"]["mean"]))
     for name, row in ordered:
@@ -80,7 +79,8 @@ def _returns(found: Mapping[str, Any]) -> str:
         label = name.replace("_", " ") + (f" ({row['setting']})" if row.get("setting") else "")
         rows.append(
             (
-                f"*{label}*" if row["probe"] else label, with_interval(row["return"]),
+                f"*{label}*" if row["probe"] else label, str(row["return"].get("seeds", "")),
+                with_interval(row["return"]),
                 "" if ahead is None else with_interval(ahead, "+.3f"), "" if growth is None else f"{growth:.1%}",
                 "" if ruined is None else f"{ruined:.1%}", "" if without is None else f"{without['mean']:.3f}",
                 "" if steps is None else f"{steps:,}", "" if seconds is None else f"{seconds:,.0f}",

@@ -75,10 +75,10 @@ class MarketConfig:
     borrowing_spread: float = 0.0025
     """interest on debt above `interest_rate`"""
     maintenance_margin: float = 0.25
-    """equity over the gross value of positions below which an investor must close shorts and pay back debt; 0: no rule"""
+    """equity over the gross value of positions below which an investor must close shorts and pay its debt; 0: none"""
     initial_margin: float = 0.5
-    """equity over the gross value of positions from which on an investor may be short and in debt as far as it allows
-    itself; below, less in proportion, down to nothing at `maintenance_margin`"""
+    """equity over the gross value of positions from which on an investor may be as short and as much in debt as its κ
+    and θ say; below, less in proportion, down to nothing at `maintenance_margin`"""
     short_limit: float | None = 0.05
     """largest share of an asset's supply that one investor may plan to be short, valued likewise; None for none"""
     ownership_limit: float | None = 0.35

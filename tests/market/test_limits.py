@@ -180,7 +180,9 @@ def indebted(state, investor, margin):
     return replace(state, holdings=holdings, cash=cash, wealth=wealth)
 
 
-@pytest.mark.parametrize(("equity", "credit"), [(0.1, 0.0), (0.25, 0.0), (0.3, 0.2), (0.4, 0.6), (0.5, 1.0), (0.8, 1.0)])
+@pytest.mark.parametrize(
+    ("equity", "credit"), [(0.1, 0.0), (0.25, 0.0), (0.3, 0.2), (0.4, 0.6), (0.5, 1.0), (0.8, 1.0)]
+)
 def test_what_may_be_borrowed_rises_from_the_maintenance_to_the_initial_margin(equity, credit):
     market, generators, state = begin(3, ruin_fraction=0.01, short_limit=None, ownership_limit=None)
     assert (market.config.maintenance_margin, market.config.initial_margin) == (0.25, 0.5)
