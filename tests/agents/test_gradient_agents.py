@@ -438,8 +438,8 @@ def test_memory_learns_to_forecast_what_the_hidden_regime_tells() -> None:
     config = MarketConfig(n_assets=2, n_investors=8, regime_switch=0.0, signal_r2=0.5, fundamentals="gaussian")
     markets = DifferentiableMarkets(LEVERAGE, 16, seed=2, config=config, hidden_regime=True, max_episode_steps=48)
     agent = AnalyticPolicyGradient(markets, WindowSettings(horizon=16, memory=8), 0)
-    for number in range(40):
-        agent.update(number / 40)
+    for number in range(60):
+        agent.update(number / 60)
     window, _ = agent.action_gradients()
     assert agent._gain is not None
     with torch.no_grad():
