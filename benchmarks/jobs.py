@@ -160,7 +160,7 @@ def command_of(module: str, argv: Sequence[str] | None) -> str:
     """The command that was given, without what says where to write and how many processes to take."""
     words, kept = iter(sys.argv[1:] if argv is None else argv), []
     for word in words:
-        if word in ("--runs", "--results", "--docs", "--workers"):
+        if word in ("--runs", "--results", "--docs", "--rows", "--workers"):
             next(words, None)
         else:
             kept.append(shlex.quote(word))

@@ -93,7 +93,7 @@ def test_the_leaderboard_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "reached": 1, "runs": 2, "env_steps": None, "gradient_steps": None, "seconds": None,
     }  # fmt: skip
     text = (tmp_path / "leaderboard.md").read_text()
-    assert "| PPO | 1.005 [" in text
+    assert "| PPO | 2 | 1.005 [" in text
     assert "0.400 (ℓ 0.3) and 0.300 (ℓ 3) below the best constant" in text
     assert "observation, gradient through the market" in text
     assert (tmp_path / "images" / "learning_curves.png").stat().st_size > 10_000

@@ -38,5 +38,7 @@ def test_the_command(tmp_path, capsys):
     assert leak.main([*small, "--out", str(tmp_path / "leak.json")]) in (0, 1)
     assert "look-up" in capsys.readouterr().out
     report = json.loads((tmp_path / "leak.json").read_text())
-    assert [row["model"] for row in report["unexplained"]] == ["posterior mean", "quadratic", "trees", "trees"]
-    assert report["lookup"]["of"] == 3
+    assert list(report["spans"]) == ["training", "held-out"]
+    for span in report["spans"].values():
+        assert [row["model"] for row in span["unexplained"]] == ["posterior mean", "quadratic", "trees", "trees"]
+        assert span["lookup"]["of"] == 3
