@@ -36,6 +36,15 @@ def test_supply_answers_to_price_outside_the_band(log_ratio: float, growth: floa
         np.testing.assert_allclose(issued.numpy(), growth * CONFIG.shares, rtol=1e-12)
 
 
+def test_buy_backs_end_at_half_of_the_first_supply() -> None:
+    state = priced(Market(CONFIG), -5.0)
+    for share, left in ((0.55, 0.5), (0.5, 0.5), (0.3, 0.3)):
+        near = replace(state, supply=torch.full_like(state.supply, share * CONFIG.shares))
+        issued = issued_shares(CONFIG, near)
+        assert issued is not None
+        np.testing.assert_allclose((near.supply + issued).numpy(), left * CONFIG.shares, rtol=1e-12)
+
+
 def test_a_fixed_supply() -> None:
     fixed = CONFIG.replace(issuance_rate=0.0)
     assert issued_shares(fixed, priced(Market(fixed), 2.0)) is None
