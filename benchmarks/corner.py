@@ -96,16 +96,18 @@ def page(environments: Mapping[str, Any], command: str) -> str:
         f"economy and every asset's mean log(price / value) is within ± {MAY_MOVE}. The ownership limit is on what is "
         "planned, at the last close and the month's news; a price that falls further leaves more, as the table says.\n"
     ]
+    takers = [row for found in environments.values() for row in found["rows"] if row["size"] == "price-taker"]
+    best = max(row["return"]["mean"] for row in takers)
     for env_id, found in environments.items():
-        rows = [("learner", "size", "seeds", "return", "minus the best price-taker", "largest share of an asset held",
-                 "limit", "mean log(price / value), by asset", "passes")]  # fmt: skip
+        rows = [("learner", "size", "seeds", "return", "minus the best price-taker", "the same, of any id",
+                 "largest share of an asset held", "limit", "mean log(price / value), by asset", "passes")]  # fmt: skip
         for row in found["rows"]:
             moved = " ".join(f"{one:+.2f}" for one in row["log_price_over_value"])
             passes = "" if row["size"] == "price-taker" else ("yes" if row["passes"] else "**no**")
             rows.append(
                 (
                     row["learner"], row["size"], str(row["return"]["seeds"]), with_interval(row["return"]),
-                    with_interval(row["minus_price_taker"], "+.3f"), f"{row['largest_share']:.3f}",
+                    with_interval(row["minus_price_taker"], "+.3f"), f"{row['return']['mean'] - best:+.3f}", f"{row['largest_share']:.3f}",
                     f"{row['limit']:.2f}", moved, passes,
                 )
             )  # fmt: skip
