@@ -107,7 +107,8 @@ def page(environments: Mapping[str, Any], command: str) -> str:
             rows.append(
                 (
                     row["learner"], row["size"], str(row["return"]["seeds"]), with_interval(row["return"]),
-                    with_interval(row["minus_price_taker"], "+.3f"), f"{row['return']['mean'] - best:+.3f}", f"{row['largest_share']:.3f}",
+                    with_interval(row["minus_price_taker"], "+.3f"), f"{row['return']['mean'] - best:+.3f}",
+                    f"{row['largest_share']:.3f}",
                     f"{row['limit']:.2f}", moved, passes,
                 )
             )  # fmt: skip
