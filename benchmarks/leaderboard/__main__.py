@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.show:
         run_jobs(jobs, options.runs, options.workers)
     environments = gather(options)
-    command = command_of("benchmarks.leaderboard", argv)
+    command = command_of("benchmarks.leaderboard", argv).replace(" --show", "")
     gathered = {
         "seeds": options.seeds, "episodes": options.episodes, "workers": options.workers, "environments": environments,
     }  # fmt: skip

@@ -45,16 +45,10 @@ def table_of(
 
 
 def gains(rows: Mapping[str, Any]) -> dict[str, Any]:
-    """How much of APG's gain over the better of no leverage and the best constant the rules get."""
+    """Gains over the better of no leverage and the best constant, of rules and of gradient agents."""
     floor = max(rows[name]["return"]["mean"] for name in ("no_leverage", "best_constant"))
-    found: dict[str, Any] = {"floor": floor}
-    if "APG" in rows:
-        found["APG"] = rows["APG"]["return"]["mean"] - floor
-        for name in ("best_rule", "filter_rule"):
-            if name in rows:
-                gain = rows[name]["return"]["mean"] - floor
-                found[name] = {"gain": gain, "share_of_APG": gain / found["APG"] if found["APG"] > 0.0 else None}
-    return found
+    names = ("APG", "APG with memory", "best_rule", "filter_rule")
+    return {"floor": floor} | {name: rows[name]["return"]["mean"] - floor for name in names if name in rows}
 
 
 def _untrained(name: str, row: Results, constant: Results) -> dict[str, Any]:

@@ -93,11 +93,13 @@ def _returns(found: Mapping[str, Any]) -> str:
 def _comments(found: Mapping[str, Any]) -> str:
     rows, gains = found["rows"], found["gains"]
     said = ["*Italics*: probes. Signals noise: the return of the same policy where signals are worth nothing."]
+    agents = [name for name in ("APG", "APG with memory") if gains.get(name, 0.0) > 0.0]
     for name, label in (("best_rule", "The best one-line rule"), ("filter_rule", "The filter rule")):
         if name in gains:
+            shares = [f"{gains[name] / gains[agent]:.0%} of the {gains[agent]:.3f} of {agent}" for agent in agents]
             said.append(
-                f"{label} gains {gains[name]['gain']:+.3f} over {gains['floor']:.3f}, the better of no leverage and "
-                f"the best constant, where APG gains {gains['APG']:+.3f}; restarts of its search ended at "
+                f"{label} gains {gains[name]:+.3f} over {gains['floor']:.3f}, the better of no leverage and the best "
+                f"constant{': ' + ', '.join(shares) if shares else ''}; restarts of its search ended at "
                 f"{', '.join(f'{one:.3f}' for one in rows[name]['restarts'])} on the episodes it was chosen on."
             )
     grid = dict(zip(found["grid"]["settings"], found["grid"]["means"], strict=True))
