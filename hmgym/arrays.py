@@ -25,6 +25,7 @@ class Numpy:
     zeros_like, ones_like, full_like = np.zeros_like, np.ones_like, np.full_like
     at_least, at_most, minimum, maximum = np.maximum, np.minimum, np.minimum, np.maximum
     expm1, inverse, cholesky, solve = np.expm1, np.linalg.inv, np.linalg.cholesky, np.linalg.solve
+    eigh = np.linalg.eigh
 
     @staticmethod
     def floats(mask: Array) -> Array:
@@ -75,6 +76,7 @@ class Torch:
     zeros_like, ones_like, full_like = torch.zeros_like, torch.ones_like, torch.full_like
     minimum, maximum = torch.minimum, torch.maximum
     expm1, inverse, cholesky, solve = torch.expm1, torch.linalg.inv, torch.linalg.cholesky, torch.linalg.solve
+    eigh = torch.linalg.eigh
 
     @staticmethod
     def concatenate(parts: Sequence[Array], axis: int) -> Array:
