@@ -9,8 +9,8 @@ and everybody's trades are executed at the new price. f is the quadratic impact 
 1805.06126, made odd; beyond |a_τ| = â/2, where it would turn around, it stays what it is there. News, with its drift,
 what signals add to it and its correlated noise, is the rest of the return.
 
-The dealer's stock stays within a share of the supply: demand that would carry it further is rationed, all who trade that
-asset alike.
+The dealer's stock stays within a share of the supply: demand that would carry it further is rationed, all who trade
+that asset alike.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Index funds: they keep the shares that they have, and trade only what money comes in or must go out.
 
-Cash that is there once the month's subscriptions and redemptions are settled buys the market, each asset by its share of
-market value at the last close. Where cash is short, the same fraction of every position is sold. So without flows,
+Cash that is there once the month's subscriptions and redemptions are settled buys the market, each asset by its share
+of market value at the last close. Where cash is short, the same fraction of every position is sold. So without flows,
 dividends, interest, fees and costs nothing is traded, and nothing is ever short.
 """
 

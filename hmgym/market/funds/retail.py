@@ -106,8 +106,8 @@ class Retail:
     def plan(self, state: MarketState, gap: Tensor) -> Plan:
         """What goes into funds and out of them; arguments of `outlook`.
 
-        The joint optimum, cut at no fund units at all, at the investor's cash, and at the redemption gate of a fund, which narrows with
-        its debt.
+        The joint optimum, cut at no fund units at all, at the investor's cash, and at the redemption gate of a fund,
+        which narrows with its debt.
         """
         own: FundsState = state.scenario
         xp, seats, outlook = namespace(gap), self._seats, self.outlook(state, gap)

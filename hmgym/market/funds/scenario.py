@@ -57,7 +57,7 @@ class FundsScenario:
         self._first_owned, self._first_cash = constant(self._owned), constant(self._cash)
         fees = [config.active_fee if active else config.passive_fee for active in seats.is_active]
         information = [config.information_cost * active for active in seats.is_active]
-        self._fees, self._rates = constant(fees), (constant(fees), constant(information))
+        self._fees, self._information = constant(fees), constant(information)
         self.retail = Retail(config, fundamentals, seats, constant(self._habits()))
         process = default_signals()
         self._decay, self._factor, self._first = (constant(x) for x in (*process.transition, process.stationary))
@@ -111,13 +111,13 @@ class FundsScenario:
         unit_value = xp.full_like(of_funds, FIRST_UNIT_VALUE)
         units = share[..., None] * (of_funds / FIRST_UNIT_VALUE)[:, None]
         wealth = seats.joined(of_funds, seats.of_retail(values) + xp.dot(units, unit_value))
-        first = self._fundamentals.begin(shocks)
+        first, traits = self._fundamentals.begin(shocks), self._traits(shocks)
         own = FundsState(
-            traits=self._traits(shocks),
+            traits=traits,
             target_share=share,
             units=units,
             unit_value=unit_value,
-            record=xp.zeros_like(unit_value) - self._fees / 12.0,
+            record=-traits.fees / 12.0,
             trend=xp.full_like(prices, config.growth),
             signals=shocks.signals @ self._first.T,
             errors=self._each_manager(shocks.errors @ self._first[_NOISY, _NOISY].T),
@@ -189,7 +189,7 @@ class FundsScenario:
 
     def settle(self, state: MarketState, promised: Plan, trade: Trade) -> Settlement:
         """Who pays whom."""
-        return Month(self.config, self.seats, self._rates, state, trade).settle(promised)
+        return Month(self.config, self.seats, state, trade).settle(promised)
 
     def advance(self, state: MarketState, settled: Settlement, log_return: Tensor, shocks: Shocks) -> FundsState:
         """Signals, noise and records move on."""
@@ -232,9 +232,9 @@ class FundsScenario:
             own,
             units=own.units * factor[:, None],
             unit_value=own.unit_value / factor,
-            record=xp.where(fell, -self._fees / 12.0, own.record),
+            record=xp.where(fell, -own.traits.fees / 12.0, own.record),
         )
-        unit_value = xp.where(fell[:, :learners], 1.0, state.unit_value)
+        unit_value: Tensor = xp.where(fell[:, :learners], 1.0, state.unit_value)
         return replace(state, scenario=own, unit_value=unit_value)
 
     def _wealth_shares(self, uniforms: Tensor) -> Tensor:
@@ -247,8 +247,10 @@ class FundsScenario:
     def _traits(self, shocks: InitialShocks) -> FundsTraits:
         (low, high), (slow, fast) = self.config.retail_risk_aversion, self.config.retail_pull
         weights, share = self.managers.traits(shocks.managers)
-        copied = namespace(shocks.retail).copy
+        copied, nothing = namespace(shocks.retail).copy, 0.0 * shocks.retail[:, :1, 0]
         return FundsTraits(
+            fees=nothing + self._fees,
+            information_costs=nothing + self._information,
             risk_aversion=copied(low + (high - low) * shocks.retail[..., 0]),
             pull=copied(slow + (fast - slow) * shocks.retail[..., 1:]),
             signal_weights=weights,

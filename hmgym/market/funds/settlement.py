@@ -40,16 +40,12 @@ class Month:
     Args:
         config: rates.
         seats: of the market.
-        rates: (F,) fees a year of the funds; (F,) cost of information a year.
         state: the markets before the trade.
         trade: prices and holdings.
     """
 
-    def __init__(
-        self, config: FundsConfig, seats: Seats, rates: tuple[Tensor, Tensor], state: MarketState, trade: Trade
-    ) -> None:
+    def __init__(self, config: FundsConfig, seats: Seats, state: MarketState, trade: Trade) -> None:
         self._config, self._seats, self._state, self._trade = config, seats, state, trade
-        self._fees, self._information = rates
         self._own: FundsState = state.scenario
         self._xp: Any = namespace(state.cash)
         self.ledger = Ledger(state.cash, state.accounts)
@@ -84,7 +80,7 @@ class Month:
         ledger.pay("default_fund", INVESTORS, self._to_retail(xp.at_least(least - wealth, 0.0)))
 
         funds = seats.of_funds(ledger.cash) + xp.dot(seats.of_funds(self.holdings), prices)
-        learners = unit_value[:, : seats.learners] / self._first_value
+        learners = unit_value[:, : seats.learners] / FIRST_UNIT_VALUE
         return Settlement(
             cash=ledger.cash,
             wealth=seats.joined(funds, self._retail_wealth(unit_value)),
@@ -95,10 +91,6 @@ class Month:
             holdings=self.holdings,
             scenario=Units(self.units, unit_value, self._excess(unit_value, a_share)),
         )
-
-    @property
-    def _first_value(self) -> float:
-        return FIRST_UNIT_VALUE
 
     def _fund_values(self) -> Tensor:
         seats = self._seats
@@ -119,7 +111,7 @@ class Month:
 
     def _to_retail(self, amounts: Tensor) -> Tensor:
         """(E, R) likewise."""
-        return self._seats.joined(self._xp.zeros_like(self._fees * self._nothing[:, :1]), amounts)
+        return self._seats.joined(self._xp.zeros_like(self._own.unit_value), amounts)
 
     def _top_up(self) -> tuple[Tensor, Tensor]:
         """Net asset values a unit (E, F), and which funds fell through the floor: the default fund pays up to it."""
@@ -144,8 +136,8 @@ class Month:
 
     def _charge_fees(self) -> None:
         yearly = _MONTH * self._fund_values()
-        self.ledger.pay(INVESTORS, "companies", self._to_funds(self._fees * yearly))
-        self.ledger.pay("companies", "vendor", (self._information * yearly).sum(-1))
+        self.ledger.pay(INVESTORS, "companies", self._to_funds(self._own.traits.fees * yearly))
+        self.ledger.pay("companies", "vendor", (self._own.traits.information_costs * yearly).sum(-1))
 
     def _consume(self, wealth: Tensor) -> None:
         """Retail investors consume, in proportion to wealth, what cash exceeds its share; else cash is issued."""

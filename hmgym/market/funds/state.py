@@ -12,6 +12,8 @@ from torch import Tensor
 class FundsTraits:
     """What does not change."""
 
+    fees: Tensor  # (E, F) of net asset value a year, to the management companies
+    information_costs: Tensor  # (E, F) of net asset value a year, from them to the vendor
     risk_aversion: Tensor  # (E, R) λ of the retail investors
     pull: Tensor  # (E, R, 1) share of the gap to value that they expect to close in a month
     signal_weights: Tensor  # (E, M, K) of the managers, style included
