@@ -219,7 +219,8 @@ class FundsScenario:
 
     def _gap(self, state: MarketState) -> Tensor:
         """Log value over the last close, both before this month's news (E, N)."""
-        return state.log_value - state.news - namespace(state.prices).log(state.prices)
+        gap: Tensor = state.log_value - state.news - namespace(state.prices).log(state.prices)
+        return gap
 
     def _succeeded(self, state: MarketState) -> MarketState:
         """Of a fund that was ruined a successor issues new units, worth as much in all, at the first unit value."""

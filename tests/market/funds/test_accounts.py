@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
@@ -63,7 +65,7 @@ def test_trading_changes_no_wealth(mechanism, begin):
 class Noted(settlement.Ledger):
     """A ledger that notes what was paid, in order."""
 
-    payments: list = []
+    payments: ClassVar[list] = []
 
     def pay(self, source, to, amount):
         super().pay(source, to, amount)
@@ -78,7 +80,7 @@ def test_the_order_of_a_month(begin, monkeypatch):
     state, _ = market.transition(state, None, market.draw_shocks(generators))
     Noted.payments.clear()
     old = state
-    state, outcome = market.transition(old, None, market.draw_shocks(generators))
+    state, _ = market.transition(old, None, market.draw_shocks(generators))
     assert [payment[:2] for payment in Noted.payments] == [
         ("investors", "exchange"),
         ("bank", "investors"),

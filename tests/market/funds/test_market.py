@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -164,7 +166,7 @@ def test_a_learner_is_one_more_active_manager(begin):
     states = run(market, generators, state, 12)
     seats = market.scenario.seats
     assert seats.funds == 1 + 3
-    for old, new in zip(states, states[1:], strict=False):
+    for old, new in itertools.pairwise(states):
         units, worth = new.scenario.units[:, :, 0].sum(1), new.scenario.unit_value[:, 0]
         torch.testing.assert_close(new.wealth[:, 0], units * worth)
         torch.testing.assert_close(new.unit_value[:, 0], worth)
