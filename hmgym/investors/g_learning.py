@@ -35,7 +35,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hmgym.arrays import Array, as_float64, namespace, to_numpy
+from hmgym.arrays import Array, as_floats, namespace, to_numpy
 from hmgym.checks import integer
 
 _SINGULAR = 3e-8  # of the Cholesky factor's diagonal: rounding lets singular matrices pass
@@ -75,14 +75,14 @@ class GProblem:
     growth: Array | None = None
 
     def __post_init__(self) -> None:
-        like = as_float64("covariance", self.covariance)
+        like = as_floats("covariance", self.covariance)
         n = like.shape[-1] if like.ndim else 0
         if like.ndim < 2 or like.shape[-2] != n or n == 0:
             raise ValueError(f"`covariance` must have shape (..., n, n), got {tuple(like.shape)}")
         xp, identity = namespace(like), namespace(like).identity_like(like)
 
         def read(name: str, value: Array, tail: tuple[int, ...]) -> Array:
-            array = as_float64(name, value, like)
+            array = as_floats(name, value, like)
             if tuple(array.shape[array.ndim - len(tail) :]) != tail or array.ndim < len(tail):
                 shape = ", ".join(["...", *map(str, tail)])
                 raise ValueError(f"`{name}` must have shape ({shape}), got {tuple(array.shape)}")
@@ -101,7 +101,7 @@ class GProblem:
             if not (value > 0.0 if least == ">" else value >= 0.0).all():
                 raise ValueError(f"`{name}` must be {least} 0, got {value.min():.6g}")
         fields["prior_covariance"] = read("prior_covariance", self.prior_covariance, (n, n))
-        cost = as_float64("trading_cost", self.trading_cost, like)
+        cost = as_floats("trading_cost", self.trading_cost, like)
         if cost.ndim < 2:
             fields["trading_cost"] = read("trading_cost", cost, (n,) if cost.ndim else ()) * identity
         else:
