@@ -53,7 +53,7 @@ class GProblem:
         risk_aversion: (...) λ >= 0.
         prior_covariance: (..., n, n) Σₚ of trades, symmetric positive definite.
         inverse_temperature: (...) β > 0 in units of one over reward; may be infinite.
-        trading_cost: (..., n, n) Ω, symmetric positive semidefinite; or (n,) its diagonal; or one number, cΙ.
+        trading_cost: (..., n, n) Ω, symmetric positive semidefinite; or (n,) its diagonal; or one number, of all alike.
         prior_mean: (..., n) ū; None is zero.
         prior_gain: (..., n, n) v̄; None is zero.
         discount: (...) γ of a period.
@@ -90,7 +90,7 @@ class GProblem:
 
         means = self.expected_returns
         fields: dict[str, Array] = {"covariance": like}
-        if isinstance(means, (tuple, list)):
+        if isinstance(means, tuple):
             fields["expected_returns"] = tuple(read("expected_returns", mean, (n,)) for mean in means)
         else:
             fields["expected_returns"] = read("expected_returns", means, (n,))
