@@ -216,8 +216,7 @@ class GPolicy:
     @cached_property
     def response(self) -> Array:
         """S (..., n, n)."""
-        half = self._half(namespace(self.root).identity_like(self.root))
-        return _transposed(half) @ half
+        return _transposed(self._half) @ self._half
 
     @property
     def covariance(self) -> Array:
@@ -241,7 +240,7 @@ class GPolicy:
     def value(self) -> PositionValue:
         """F, of positions before the first trade."""
         xp, action, ubar, vbar = namespace(self.root), self.action_value, self.prior_mean, self.prior_gain
-        step, turn = self._half(self._slope_at_zero[..., None])[..., 0], self._half(self._tilt)
+        step, turn = xp.dot(self._half, self._slope_at_zero), self._half @ self._tilt
         pushed = xp.dot(action.uu, ubar)
         xx, linear = action.xx, action.x + xp.dot(_transposed(action.ux), ubar)  # of G at habit
         if vbar is not None:
@@ -280,12 +279,10 @@ class GPolicy:
             return xp.dot(self.response, slope)
         return xp.solve(self.precision, slope[..., None])[..., 0]
 
-    def _half(self, right: Array) -> Array:
-        """C⁻¹ times matrices (..., n, m)."""
-        xp, root = namespace(self.root), self.root
-        shape = np.broadcast_shapes(tuple(root.shape[:-2]), tuple(right.shape[:-2]))
-        # Both libraries may take a right side of fewer dimensions for vectors.
-        half: Array = xp.solve(root, xp.broadcast_to(right, (*shape, *right.shape[-2:])))
+    @cached_property
+    def _half(self) -> Array:
+        """C⁻¹ (..., n, n), S = C⁻¹' C⁻¹."""
+        half: Array = namespace(self.root).inverse(self.root)
         return half
 
     @property
