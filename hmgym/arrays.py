@@ -133,7 +133,7 @@ def namespace(x: Array) -> Any:
     return Numpy if isinstance(x, np.ndarray) else Torch
 
 
-def as_float64(name: str, value: Any, like: Array | None = None) -> Array:
+def as_floats(name: str, value: Any, like: Array | None = None) -> Array:
     """`value` as float64, of the kind of `like` and on its device; alone, a tensor stays one and all else is an array.
 
     Raises:

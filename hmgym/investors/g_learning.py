@@ -21,7 +21,8 @@ The integral is taken about the prior's mean a = ū + v̄x, at which G has the s
     S = (Σₚ⁻¹/β − 2Q_uu)⁻¹      π = N(a + Sd, S/β)      F(x) = G(x, a) + ½ d'Sd − ½β⁻¹ ln |I − 2βΣₚQ_uu|.
 
 This is the usual recursion (Σ̃ = S/β) in a form in which nothing cancels as β → 0, where the policy becomes the prior,
-and which holds at β = ∞ too, where it is Markowitz's portfolio under quadratic costs.
+but for the logarithm, which no policy depends on; and which holds at β = ∞ too, where the target is Markowitz's
+portfolio under quadratic costs.
 
 Source: Halperin and Feldshteyn (2018), Market self-learning of signals, impact and optimal trading, arXiv 1805.06126;
 Dixon and Halperin (2020), G-learner and GIRL, arXiv 2002.10990.
@@ -30,10 +31,11 @@ Dixon and Halperin (2020), G-learner and GIRL, arXiv 2002.10990.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from hmgym.arrays import Array, as_float64, namespace, to_numpy
+from hmgym.arrays import Array, as_floats, namespace, to_numpy
 from hmgym.checks import integer
 
 _SINGULAR = 3e-8  # of the Cholesky factor's diagonal: rounding lets singular matrices pass
@@ -51,7 +53,7 @@ class GProblem:
         risk_aversion: (...) λ >= 0.
         prior_covariance: (..., n, n) Σₚ of trades, symmetric positive definite.
         inverse_temperature: (...) β > 0 in units of one over reward; may be infinite.
-        trading_cost: (..., n, n) Ω, symmetric positive semidefinite; or (n,) its diagonal; or one number, cΙ.
+        trading_cost: (..., n, n) Ω, symmetric positive semidefinite; or (n,) its diagonal; or one number, of all alike.
         prior_mean: (..., n) ū; None is zero.
         prior_gain: (..., n, n) v̄; None is zero.
         discount: (...) γ of a period.
@@ -73,14 +75,14 @@ class GProblem:
     growth: Array | None = None
 
     def __post_init__(self) -> None:
-        like = as_float64("covariance", self.covariance)
+        like = as_floats("covariance", self.covariance)
         n = like.shape[-1] if like.ndim else 0
         if like.ndim < 2 or like.shape[-2] != n or n == 0:
             raise ValueError(f"`covariance` must have shape (..., n, n), got {tuple(like.shape)}")
         xp, identity = namespace(like), namespace(like).identity_like(like)
 
         def read(name: str, value: Array, tail: tuple[int, ...]) -> Array:
-            array = as_float64(name, value, like)
+            array = as_floats(name, value, like)
             if tuple(array.shape[array.ndim - len(tail) :]) != tail or array.ndim < len(tail):
                 shape = ", ".join(["...", *map(str, tail)])
                 raise ValueError(f"`{name}` must have shape ({shape}), got {tuple(array.shape)}")
@@ -88,7 +90,7 @@ class GProblem:
 
         means = self.expected_returns
         fields: dict[str, Array] = {"covariance": like}
-        if isinstance(means, (tuple, list)):
+        if isinstance(means, tuple):
             fields["expected_returns"] = tuple(read("expected_returns", mean, (n,)) for mean in means)
         else:
             fields["expected_returns"] = read("expected_returns", means, (n,))
@@ -99,7 +101,7 @@ class GProblem:
             if not (value > 0.0 if least == ">" else value >= 0.0).all():
                 raise ValueError(f"`{name}` must be {least} 0, got {value.min():.6g}")
         fields["prior_covariance"] = read("prior_covariance", self.prior_covariance, (n, n))
-        cost = as_float64("trading_cost", self.trading_cost, like)
+        cost = as_floats("trading_cost", self.trading_cost, like)
         if cost.ndim < 2:
             fields["trading_cost"] = read("trading_cost", cost, (n,) if cost.ndim else ()) * identity
         else:
@@ -109,7 +111,7 @@ class GProblem:
         fields["prior_mean"] = zeros if given["prior_mean"] is None else read("prior_mean", given["prior_mean"], (n,))
         fields["growth"] = zeros + 1.0 if given["growth"] is None else read("growth", given["growth"], (n,))
         gain = given["prior_gain"]
-        fields["prior_gain"] = xp.zeros_like(identity) if gain is None else read("prior_gain", gain, (n, n))
+        fields["prior_gain"] = None if gain is None else read("prior_gain", gain, (n, n))
         for name, value in fields.items():
             object.__setattr__(self, name, value)
 
@@ -155,35 +157,151 @@ class PositionValue:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GPolicy:
-    """The policy of the first period: u is normal with mean offset + gain x and covariance factor factor'."""
+    """The policy of the first period: u is normal with mean a + Sd = offset + gain x and covariance S/β.
 
-    offset: Array  # (..., n)
-    gain: Array  # (..., n, n)
-    factor: Array  # (..., n, n) not triangular
-    value: PositionValue  # of positions before the first trade
-    action_value: ActionValue  # of the first trade
+    What is not asked for is not computed, and what is, once: for a trade one linear system is solved.
+    """
 
-    @property
-    def covariance(self) -> Array:
-        """Σ̃ (..., n, n) of trades."""
-        return self.factor @ _transposed(self.factor)
+    prior_mean: Array  # (..., n) ū
+    prior_gain: Array | None  # (..., n, n) v̄, None is zero
+    prior_precision: Array  # (..., n, n) Σₚ⁻¹/β
+    temperature: Array  # (...) 1/β
+    inverse_temperature: Array  # (...) β
+    action_value: ActionValue  # G of the first trade
 
     def mean(self, x: Array) -> Array:
         """Expected trades (..., n) from positions x (..., n)."""
-        return self.offset + namespace(x).dot(self.gain, x)
+        habit = self.habit(x)
+        return habit + self._solve(self._slope(x, habit))
 
     def sample(self, x: Array, normals: Array) -> Array:
         """Trades (..., n) from positions x (..., n) and independent standard normals (..., n)."""
-        return self.mean(x) + self.noise(normals)
+        habit = self.habit(x)
+        return habit + self._solve(self._slope(x, habit) + self.push(normals))
 
-    def noise(self, normals: Array) -> Array:
-        """What a draw of trades (..., n) adds to their mean."""
-        noise: Array = namespace(normals).dot(self.factor, normals)
-        return noise
+    def habit(self, x: Array) -> Array:
+        """a (..., n), what the prior expects of trades from positions x (..., n)."""
+        gain = self.prior_gain
+        return self.prior_mean if gain is None else self.prior_mean + namespace(x).dot(gain, x)
+
+    def push(self, normals: Array) -> Array:
+        """What a draw adds to the slope of G (..., n): S⁻¹ times what it adds to the trade."""
+        xp = namespace(normals)
+        pushed: Array = xp.sqrt(self.temperature)[..., None] * xp.dot(self.root, normals)
+        return pushed
+
+    @cached_property
+    def precision(self) -> Array:
+        """S⁻¹ (..., n, n) = Σₚ⁻¹/β − 2Q_uu, symmetric positive definite."""
+        curvature = self.action_value.uu
+        return self.prior_precision - (curvature + _transposed(curvature))
+
+    @cached_property
+    def root(self) -> Array:
+        """C (..., n, n), lower triangular, C C' = S⁻¹.
+
+        Raises:
+            ValueError: S⁻¹ is not positive definite.
+        """
+        requirement = (
+            "`trading_cost` must leave no direction without risk and cost where `inverse_temperature` is infinite, and "
+            "neither it nor `covariance` may have negative eigenvalues"
+        )
+        root = _root(self.precision, requirement)
+        diagonal = to_numpy(_diagonal(root))
+        if (diagonal.min(-1) < _SINGULAR * diagonal.max(-1)).any():
+            raise ValueError(f"{requirement}: the matrix to be inverted is singular")
+        return root
+
+    @cached_property
+    def response(self) -> Array:
+        """S (..., n, n)."""
+        return _transposed(self._half) @ self._half
+
+    @property
+    def covariance(self) -> Array:
+        """Of trades, Σ̃ (..., n, n)."""
+        covariance: Array = self.temperature[..., None, None] * self.response
+        return covariance
+
+    @property
+    def offset(self) -> Array:
+        """(..., n) mean trades from no positions."""
+        offset: Array = self.prior_mean + namespace(self.root).dot(self.response, self._slope_at_zero)
+        return offset
+
+    @property
+    def gain(self) -> Array:
+        """(..., n, n) what mean trades change with positions."""
+        gain = self.response @ self._tilt
+        return gain if self.prior_gain is None else self.prior_gain + gain
+
+    @cached_property
+    def value(self) -> PositionValue:
+        """F, of positions before the first trade."""
+        xp, action, ubar, vbar = namespace(self.root), self.action_value, self.prior_mean, self.prior_gain
+        step, turn = xp.dot(self._half, self._slope_at_zero), self._half @ self._tilt
+        pushed = xp.dot(action.uu, ubar)
+        xx, linear = action.xx, action.x + xp.dot(_transposed(action.ux), ubar)  # of G at habit
+        if vbar is not None:
+            crossed = _transposed(vbar) @ (action.ux + action.uu @ vbar)
+            xx = xx + 0.5 * (crossed + _transposed(crossed))
+            linear = linear + xp.dot(_transposed(vbar), action.u + 2.0 * pushed)
+        constant = action.constant + (ubar * (action.u + pushed)).sum(-1)
+        return PositionValue(
+            xx=xx + 0.5 * (_transposed(turn) @ turn),
+            x=linear + xp.dot(_transposed(turn), step),
+            constant=constant + 0.5 * (step * step).sum(-1) - 0.5 * self._information,
+        )
+
+    def _slope(self, x: Array, habit: Array) -> Array:
+        """d (..., n)."""
+        dot, action = namespace(x).dot, self.action_value
+        slope: Array = action.u + dot(action.ux, x) + 2.0 * dot(action.uu, habit)
+        return slope
+
+    @property
+    def _slope_at_zero(self) -> Array:
+        action = self.action_value
+        slope: Array = action.u + 2.0 * namespace(action.uu).dot(action.uu, self.prior_mean)
+        return slope
+
+    @property
+    def _tilt(self) -> Array:
+        """What d changes with x (..., n, n)."""
+        action = self.action_value
+        return action.ux if self.prior_gain is None else action.ux + 2.0 * (action.uu @ self.prior_gain)
+
+    def _solve(self, slope: Array) -> Array:
+        """S times a slope (..., n); where several slopes share a matrix, it is inverted once."""
+        xp, root = namespace(slope), self.root  # which checks the matrix
+        if tuple(root.shape[:-1]) != tuple(slope.shape):
+            return xp.dot(self.response, slope)
+        return xp.solve(self.precision, slope[..., None])[..., 0]
+
+    @cached_property
+    def _half(self) -> Array:
+        """C⁻¹ (..., n, n), S = C⁻¹' C⁻¹."""
+        half: Array = namespace(self.root).inverse(self.root)
+        return half
+
+    @property
+    def _information(self) -> Array:
+        """β⁻¹ ln |β S⁻¹Σₚ|; 0 at β = ∞."""
+        xp, temperature = namespace(self.root), self.temperature
+        finite = temperature > 0.0
+        beta = xp.where(finite, self.inverse_temperature, xp.ones_like(temperature))
+        whole = xp.where(finite[..., None, None], self.prior_precision, xp.identity_like(self.root))
+        prior = _diagonal(_root(whole * beta[..., None, None], "`prior_covariance` must be positive definite"))
+        information: Array = temperature * xp.log(beta[..., None] * (_diagonal(self.root) / prior) ** 2).sum(-1)
+        return information
 
 
 def g_recursion(problem: GProblem, periods: int = 1) -> GPolicy:
     """The policy of the first of some periods, and its values, by the recursion at the head of this module.
+
+    Where investors share all but expected returns and positions, let the other fields be without their dimension, or of
+    size 1 in it: matrices are then factored once.
 
     Args:
         problem: what the investors face.
@@ -197,51 +315,27 @@ def g_recursion(problem: GProblem, periods: int = 1) -> GPolicy:
     means = problem.expected_returns
     if isinstance(means, tuple) and len(means) != periods:
         raise ValueError(f"`expected_returns` must be one array or a tuple of periods = {periods}, got {len(means)}")
-    xp = namespace(problem.covariance)
-    beta = problem.inverse_temperature
-    one_over_beta = 1.0 / beta
-    prior = _root(problem.prior_covariance, "`prior_covariance` must be positive definite")
+    xp, prior, beta = namespace(problem.covariance), problem.prior_covariance, problem.inverse_temperature
+    _root(prior, "`prior_covariance` must be positive definite")
+    temperature = 1.0 / beta
+    precision = temperature[..., None, None] * _symmetric(xp.inverse(prior))
     risk = problem.risk_aversion[..., None, None] * problem.covariance
-    ubar: Array = problem.prior_mean
-    vbar: Array = problem.prior_gain
-    value: PositionValue | None = None
-    policy: GPolicy
-    for period in reversed(range(periods)):
-        action = _action_value(problem, risk, problem.mean_of(period), value)
-        # H = Σₚ^½' S⁻¹ Σₚ^½, at least 1/β; S = half' half.
-        curvature = _transposed(prior) @ action.uu @ prior
-        h = one_over_beta[..., None, None] * xp.identity_like(prior) - (curvature + _transposed(curvature))
-        half, root = _half(h, prior)
-        scale = _transposed(half)
-        twice = 2.0 * action.uu
-        slope = action.u + xp.dot(twice, ubar)  # d at x = 0
-        tilt = action.ux + twice @ vbar  # of d by x
-        step, turn = xp.dot(half, slope), half @ tilt
-        crossed = _transposed(vbar) @ action.ux
-        pushed = xp.dot(action.uu, ubar)
-        information = _log_determinant(root, beta, one_over_beta)
-        value = PositionValue(
-            xx=action.xx
-            + 0.5 * (crossed + _transposed(crossed))
-            + _transposed(vbar) @ action.uu @ vbar
-            + 0.5 * _transposed(turn) @ turn,
-            x=action.x
-            + xp.dot(_transposed(action.ux), ubar)
-            + xp.dot(_transposed(vbar), action.u + 2.0 * pushed)
-            + xp.dot(_transposed(turn), step),
-            constant=action.constant
-            + (ubar * (action.u + pushed)).sum(-1)
-            + 0.5 * (step * step).sum(-1)
-            - 0.5 * information,
+
+    def policy(period: int, value: PositionValue | None) -> GPolicy:
+        return GPolicy(
+            prior_mean=problem.prior_mean,
+            prior_gain=problem.prior_gain,
+            prior_precision=precision,
+            temperature=temperature,
+            inverse_temperature=beta,
+            action_value=_action_value(problem, risk, problem.mean_of(period), value),
         )
-        policy = GPolicy(
-            offset=ubar + xp.dot(scale, step),
-            gain=vbar + scale @ turn,
-            factor=xp.sqrt(one_over_beta)[..., None, None] * scale,
-            value=value,
-            action_value=action,
-        )
-    return policy
+
+    found = policy(periods - 1, None)
+    for period in reversed(range(periods - 1)):
+        found = policy(period, found.value)
+    _ = found.root  # raises where no policy is best
+    return found
 
 
 def as_demand(problem: GProblem, policy: GPolicy, x: Array, normals: Array | None = None) -> tuple[Array, Array]:
@@ -257,17 +351,14 @@ def as_demand(problem: GProblem, policy: GPolicy, x: Array, normals: Array | Non
         normals: (..., n) of a draw; None is the mean.
 
     Returns:
-        risk G (..., n, n), positive definite, and shift (..., n), to be added to expected log prices less interest.
+        risk G = ½S⁻¹ (..., n, n) and shift (..., n), to be added to expected log prices less interest.
     """
-    xp, action = namespace(policy.gain), policy.action_value
-    pull = xp.inverse(problem.prior_covariance) / problem.inverse_temperature[..., None, None]
-    pull = 0.5 * (pull + _transposed(pull))
-    risk = 0.5 * pull - action.uu
-    shift = action.u - problem.mean_of(0) + xp.dot(action.ux + 2.0 * risk, x)
-    shift = shift + xp.dot(pull, _habit(problem, x))
+    dot, action = namespace(x).dot, policy.action_value
+    shift = action.u - problem.mean_of(0) + dot(action.ux + policy.precision, x)
+    shift = shift + dot(policy.prior_precision, policy.habit(x))
     if normals is not None:
-        shift = shift + 2.0 * xp.dot(risk, policy.noise(normals))
-    return risk, shift
+        shift = shift + policy.push(normals)
+    return 0.5 * policy.precision, shift
 
 
 def given_funds(risk: Array, shift: Array, funds: Array) -> tuple[Array, Array]:
@@ -314,27 +405,6 @@ def _action_value(problem: GProblem, risk: Array, mean: Array, value: PositionVa
     )
 
 
-def _habit(problem: GProblem, x: Array) -> Array:
-    """a = ū + v̄x (..., n), the prior's mean."""
-    gain: Array = problem.prior_gain
-    return problem.prior_mean + namespace(gain).dot(gain, x)
-
-
-def _half(h: Array, prior: Array) -> tuple[Array, Array]:
-    """C⁻¹ prior' (..., n, n) and the diagonal of C, with C C' = h."""
-    xp = namespace(h)
-    requirement = (
-        "`trading_cost` must leave no direction without risk and cost where `inverse_temperature` is infinite, and "
-        "neither it nor `covariance` may have negative eigenvalues"
-    )
-    root = _root(h, requirement)
-    diagonal = xp.stack([root[..., i, i] for i in range(root.shape[-1])], -1)
-    size = to_numpy(diagonal)
-    if (size.min(-1) < _SINGULAR * size.max(-1)).any():
-        raise ValueError(f"{requirement}: the matrix to be inverted is singular")
-    return xp.solve(root, xp.broadcast_to(_transposed(prior), root.shape)), diagonal
-
-
 def _root(matrix: Array, requirement: str) -> Array:
     """The Cholesky factor, or a ValueError that says what was required."""
     try:
@@ -343,12 +413,14 @@ def _root(matrix: Array, requirement: str) -> Array:
         raise ValueError(f"{requirement}: {error}") from error
 
 
-def _log_determinant(root: Array, beta: Array, one_over_beta: Array) -> Array:
-    """β⁻¹ ln |βh| from the diagonal of the root of h; 0 at β = ∞."""
-    xp = namespace(root)
-    finite = one_over_beta > 0.0
-    scaled = xp.where(finite, beta, xp.ones_like(beta))[..., None] * root * root
-    return xp.where(finite, one_over_beta, xp.zeros_like(one_over_beta)) * xp.log(scaled).sum(-1)
+def _diagonal(matrix: Array) -> Array:
+    diagonal: Array = namespace(matrix).stack([matrix[..., i, i] for i in range(matrix.shape[-1])], -1)
+    return diagonal
+
+
+def _symmetric(matrix: Array) -> Array:
+    symmetric: Array = 0.5 * (matrix + _transposed(matrix))
+    return symmetric
 
 
 def _transposed(matrix: Array) -> Array:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hmgym.arrays import Array, as_float64, namespace, to_numpy
+from hmgym.arrays import Array, as_floats, namespace, to_numpy
 
 SIGNALS = ("momentum_1m", "momentum_12m", "value", "growth", "esg")
 SPEEDS = (12.0, 6.0, 2.0, 2.0, 1.0)
@@ -61,9 +61,9 @@ class OrnsteinUhlenbeck:
     dt: float = MONTH
 
     def __post_init__(self) -> None:
-        like = as_float64("mean", self.mean)
+        like = as_floats("mean", self.mean)
         for name in ("mean", "speed", "volatility", "correlation"):
-            object.__setattr__(self, name, as_float64(name, getattr(self, name), like))
+            object.__setattr__(self, name, as_floats(name, getattr(self, name), like))
         size = like.shape[-1] if like.ndim else 0
         for name in ("mean", "speed", "volatility"):
             shape = tuple(getattr(self, name).shape)

@@ -281,8 +281,8 @@ def test_the_clearing_holds_what_the_policy_says(periods: int, drawn: bool) -> N
 def test_draws_have_the_covariance_of_the_policy() -> None:
     p = problem(3)
     policy = g_recursion(p, 2)
-    factor = policy.noise(np.eye(3)).T
-    np.testing.assert_allclose(factor @ factor.T, policy.covariance, rtol=1e-13)
+    factor = (policy.sample(np.zeros(3), np.eye(3)) - policy.offset).T
+    np.testing.assert_allclose(factor @ factor.T, policy.covariance, rtol=1e-12)
     risk, _ = as_demand(p, policy, np.zeros(3))
     np.testing.assert_allclose(np.linalg.inv(policy.covariance), 2.0 * p.inverse_temperature * risk, rtol=1e-11)
 
@@ -340,6 +340,30 @@ def test_tensors_batches_and_kinds_of_cost_agree() -> None:
         np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-11, atol=1e-13)
     plain = g_recursion(problem(3, trading_cost=0.1, **fields), 3)
     np.testing.assert_array_equal(plain.mean(x), policy.mean(x))
+    assert policy.offset.shape == (2, 5, 3)
+    np.testing.assert_allclose(policy.offset + np.einsum("ebij,ebj->ebi", policy.gain, x), policy.mean(x), rtol=1e-11)
+
+
+@pytest.mark.parametrize("periods", [1, 3])
+def test_no_prior_gain_is_a_gain_of_zero(periods: int) -> None:
+    none, zero = (g_recursion(problem(3, prior_gain=gain), periods) for gain in (None, np.zeros((3, 3))))
+    for name in ("offset", "gain", "covariance"):
+        np.testing.assert_allclose(getattr(none, name), getattr(zero, name), rtol=1e-13)
+    x = np.array([0.2, -0.1, 0.4])
+    np.testing.assert_allclose(none.value(x), zero.value(x), rtol=1e-13)
+    np.testing.assert_allclose(none.mean(x), zero.mean(x), rtol=1e-13)
+
+
+def test_investors_that_share_matrices_are_as_each_alone() -> None:
+    rng = np.random.default_rng(12)
+    means, x, normals = rng.normal(0.1, 0.1, (2, 5, 3)), rng.normal(size=(2, 5, 3)), rng.normal(size=(2, 5, 3))
+    shared = g_recursion(problem(3, expected_returns=means), 2)
+    assert shared.root.shape == (3, 3)
+    for row in np.ndindex(2, 5):
+        alone = g_recursion(problem(3, expected_returns=means[row]), 2)
+        np.testing.assert_allclose(shared.mean(x)[row], alone.mean(x[row]), rtol=1e-11)
+        np.testing.assert_allclose(shared.sample(x, normals)[row], alone.sample(x[row], normals[row]), rtol=1e-11)
+        np.testing.assert_allclose(shared.value(x)[row], alone.value(x[row]), rtol=1e-12)
 
 
 def test_gradients() -> None:
