@@ -30,6 +30,8 @@ class Scenario(Protocol):
 
     config_type: type[MarketConfig]
     """configuration that it is made from"""
+    result_type: str
+    """what `hmgym.simulate` returns of it, as its place ``"module:name"``; a `SimulationResult`"""
     numpy_ready: bool
     """whether it takes numpy arrays as well as tensors (`hmgym.arrays`): environments then run in half the time"""
     accounts: tuple[str, ...]

@@ -51,6 +51,7 @@ class CrowdScenario:
     """
 
     config_type, numpy_ready = MarketConfig, True
+    result_type = "hmgym.simulation:SimulationResult"
     accounts = ACCOUNTS
 
     def __init__(self, config: MarketConfig, fundamentals: Fundamentals) -> None:

@@ -41,6 +41,7 @@ class FundsScenario:
     """
 
     config_type, numpy_ready = FundsConfig, True
+    result_type = "hmgym.fund_simulation:FundsResult"
     accounts = ACCOUNTS
 
     def __init__(self, config: FundsConfig, fundamentals: Fundamentals) -> None:
