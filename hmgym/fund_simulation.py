@@ -192,7 +192,7 @@ class FundsResult(SimulationResult):
         return factor_correlations(self.factor_returns)
 
     def to_frame(self) -> pd.DataFrame:
-        """A row a market and month: what every scenario has, and of funds ownership, value, return and flow; factors."""
+        """A row a market and month: what every scenario has, and of funds their ownership, value, return, flow."""
         frame = super().to_frame()
         rows, markets, _ = self.prices.shape
         none = np.full((1, markets), np.nan)

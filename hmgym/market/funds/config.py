@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hmgym.checks import integer, is_finite_number, shown
+from hmgym.data import PriceHistory, packaged_span
 from hmgym.investors.styles import STYLES
 from hmgym.market.config import MarketConfig
+from hmgym.market.funds.assets import widened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +180,15 @@ class FundsConfig(MarketConfig):
         if active is None:
             active = self.fund_share * managed / (managed + self.n_passive)
         return active, self.fund_share - active
+
+    @property
+    def selected_history(self) -> PriceHistory:
+        """The rows and the N columns in use; of more assets than are packaged, the rest are copies (`widened`)."""
+        packaged = isinstance(self.history, str) and self.assets is None
+        if not packaged or self.n_assets <= len(packaged_span(str(self.history)).assets):
+            return super().selected_history
+        history = widened(str(self.history), self.n_assets)
+        return history if self.dates is None else history.between(*self.dates)
 
     @property
     def premium(self) -> float:
