@@ -56,16 +56,16 @@ class FundsConfig(MarketConfig):
     """assets, the lowest by the ESG signal, that ESG funds may not buy; None bars all but a fifth"""
 
     rationality: float = 1.0
-    """β of the retail investors, in units of 1/(.02 % of wealth a month)"""
+    """β of the retail investors, in units of 1/(.01 % of wealth a month)"""
     retail_risk_aversion: tuple[float, float] = (1.0, 3.0)
     """range of λ: the retail investors' reward has −λ w'Σw"""
     retail_pull: tuple[float, float] = (0.1, 0.3)
     """range of the share of the gap between price and value that a retail investor expects to close in a month"""
     habit_speed: float = 0.1
     """part of the way back to their habitual portfolio that retail investors' prior goes in a month"""
-    asset_spread: float = 1.0
+    asset_spread: float = 0.5
     """standard deviation of the prior of an asset's position, over the habitual one"""
-    fund_spread: float = 0.3
+    fund_spread: float = 0.2
     """the same of a fund's"""
     noise_persistence: float = 0.9
     """autocorrelation of the noise of a retail investor's policy"""
