@@ -57,8 +57,11 @@ class Scenario(Protocol):
     def advance(self, state: MarketState, settled: Settlement, log_return: Tensor, shocks: Shocks) -> Any:
         """The scenario's own part of the next state, prices having moved by `log_return` (E, N)."""
 
+    def drift(self, own: Any) -> Tensor | None:
+        """What the scenario's own part of a state adds to next month's news, (E, N); None for nothing."""
+
     def coming(self, own: Any, news: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Next month's news, its variance, signal and regime as the scenario's own part of the state has it.
+        """Next month's news, the drift added, its variance, signal and regime as the scenario has them.
 
         Args:
             own: the scenario's own part of the next state.
