@@ -100,7 +100,7 @@ class FundsResult(SimulationResult):
     @property
     def asset_returns(self) -> Array:
         """Monthly returns (T, E, N) of shares, dividends included."""
-        dividends = self.config.dividend_yield * self.fundamentals[:-1]
+        dividends = (self.config.dividend_yield + self._extra_payout) * self.fundamentals[:-1]
         return np.asarray((self.prices[1:] + dividends) / self.prices[:-1] - 1.0)
 
     @property
@@ -122,10 +122,16 @@ class FundsResult(SimulationResult):
     @property
     def signal_r2(self) -> float:
         """Squared correlation of the signals' drift with the news of the month after, all assets and markets."""
-        drift, news = self.drift[:-1].ravel(), self.news[1:]
         deviation = np.sqrt(np.diag(np.atleast_2d(np.cov(self.config.fundamental_returns, rowvar=False))))
-        scaled = (self.drift[:-1] / deviation).ravel() if len(drift) else drift
-        return float(np.corrcoef(scaled, ((news - self.config.growth) / deviation).ravel())[0, 1] ** 2)
+        earned = (self.news[1:] + self._extra_payout - self.config.growth) / deviation
+        return float(np.corrcoef((self.drift[:-1] / deviation).ravel(), earned.ravel())[0, 1] ** 2)
+
+    @property
+    def _extra_payout(self) -> Array:
+        """Beyond the dividend yield, of value, (T, E, N)."""
+        log_value = np.log(self.fundamentals[:-1])
+        reversion = self.config.payout_reversion
+        return np.asarray(reversion * (log_value - log_value.mean(-1, keepdims=True)))
 
     @property
     def active_ownership(self) -> Array:

@@ -291,7 +291,8 @@ class Market:
         settled = self.scenario.settle(state, promised, trade)
         log_return = namespace(trade.prices).log(trade.prices) - demand.log_price
         own = self.scenario.advance(state, settled, log_return, shocks)
-        news = self.fundamentals.move_on(state, shocks, self.scenario.drift(state.scenario))
+        drift = self.scenario.drift(state.scenario, state.log_value)
+        log_value, news = state.log_value + state.next_news, self.fundamentals.move_on(state, shocks, drift)
         new = MarketState(
             month=state.month + 1,
             prices=trade.prices,
@@ -303,12 +304,12 @@ class Market:
             accounts=settled.accounts,
             supply=state.supply,
             dealer_holdings=state.dealer_holdings if trade.dealer_holdings is None else trade.dealer_holdings,
-            log_value=state.log_value + state.next_news,
+            log_value=log_value,
             last_return=log_return,
             variance=state.variance + self._variance_decay * (log_return * log_return - state.variance),
             scenario=own,
             mechanism=state.mechanism if trade.remembered is None else trade.remembered,
-            **self.scenario.coming(own, news),
+            **self.scenario.coming(own, log_value, news),
         )
         outcome = Outcome(
             settled.reward,

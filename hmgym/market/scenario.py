@@ -57,13 +57,18 @@ class Scenario(Protocol):
     def advance(self, state: MarketState, settled: Settlement, log_return: Tensor, shocks: Shocks) -> Any:
         """The scenario's own part of the next state, prices having moved by `log_return` (E, N)."""
 
-    def drift(self, own: Any) -> Tensor | None:
-        """What the scenario's own part of a state adds to next month's news, (E, N); None for nothing."""
+    def drift(self, own: Any, log_value: Tensor) -> Tensor | None:
+        """What is known beforehand of next month's news, beyond growth, (E, N); None for nothing.
 
-    def coming(self, own: Any, news: dict[str, Tensor]) -> dict[str, Tensor]:
+        Args:
+            own: the scenario's own part of a state.
+            log_value: (E, N) of that state.
+        """
+
+    def coming(self, own: Any, log_value: Tensor, news: dict[str, Tensor]) -> dict[str, Tensor]:
         """Next month's news, the drift added, its variance, signal and regime as the scenario has them.
 
         Args:
-            own: the scenario's own part of the next state.
+            own, log_value: of the next state, as in `drift`.
             news: by name, as the market's fundamentals draw it (`Fundamentals.move_on`).
         """

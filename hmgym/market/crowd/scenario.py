@@ -198,10 +198,10 @@ class CrowdScenario:
             ),
         )
 
-    def drift(self, own: CrowdState) -> None:
+    def drift(self, own: CrowdState, log_value: Tensor) -> None:
         """Nothing that investors remember moves news."""
 
-    def coming(self, own: CrowdState, news: dict[str, Tensor]) -> dict[str, Tensor]:
+    def coming(self, own: CrowdState, log_value: Tensor, news: dict[str, Tensor]) -> dict[str, Tensor]:
         """News as it is drawn."""
         return news
 

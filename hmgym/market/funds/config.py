@@ -69,6 +69,8 @@ class FundsConfig(MarketConfig):
     """the same of a fund's"""
     noise_persistence: float = 0.9
     """autocorrelation of the noise of a retail investor's policy"""
+    noise_common: float = 0.02
+    """share of the variance of that noise that all retail investors have in common"""
     learning_gain: float = 1.0 / 36.0
     """weight of a month in the record of a fund's performance that retail investors go by"""
     redemption_gate: float = 0.25
@@ -87,6 +89,8 @@ class FundsConfig(MarketConfig):
     momentum_gain: float = 0.3
     momentum_memory_months: float = 12.0
 
+    payout_reversion: float = 0.005
+    """part of log value beyond the average that companies pay out in a month, in place of growing"""
     dividend_yield: float = 0.0025
     trading_cost: float = 0.001
     cost_anticipation: str = "none"
@@ -117,10 +121,12 @@ class FundsConfig(MarketConfig):
             ("fund_cash", 0.0, 0.9),
             ("habit_speed", 0.0, 1.0),
             ("noise_persistence", 0.0, 0.999999),
+            ("noise_common", 0.0, 1.0),
             ("learning_gain", 0.0, 1.0),
             ("redemption_gate", 0.0, 1.0),
             ("quadratic_cost", 0.0, 10.0),
             ("signals_r2", 0.0, 0.9),
+            ("payout_reversion", 0.0, 0.1),
             ("manager_pull", 0.0, 1.0),
             ("momentum_gain", 0.0, 10.0),
         ):

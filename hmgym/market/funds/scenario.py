@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from hmgym.arrays import namespace, placed
-from hmgym.investors.draws import Layout
+from hmgym.investors.draws import Draws, Layout
 from hmgym.investors.signals import SIGNALS, default_signals
 from hmgym.market.demand import Demand, Trade
 from hmgym.market.fundamentals import Fundamentals
+from hmgym.market.funds.companies import extra_payout
 from hmgym.market.funds.config import FundsConfig
 from hmgym.market.funds.index import index_orders
 from hmgym.market.funds.managers import Managers
@@ -64,7 +65,7 @@ class FundsScenario:
         self._decay, self._factor, self._first = (constant(x) for x in (*process.transition, process.stationary))
         self._momentum_decay = 1.0 / config.momentum_memory_months
         managed, private, policy = seats.managed, self._private, (seats.retail, 2 * n + seats.funds)
-        normals = {"signals": (n, len(SIGNALS)), "errors": (private, n, 2), "noise": policy}
+        normals = {"signals": (n, len(SIGNALS)), "errors": (private, n, 2), "noise": policy, "mood": policy[1:]}
         traits = {"wealth": (seats.retail,), "retail": (seats.retail, 2), "managers": (managed, self.managers.draws)}
         self.layouts = (
             initial_layout(n) + Layout(normals=normals, uniforms=traits),
@@ -113,6 +114,7 @@ class FundsScenario:
         units = share[..., None] * (of_funds / FIRST_UNIT_VALUE)[:, None]
         wealth = seats.joined(of_funds, seats.of_retail(values) + xp.dot(units, unit_value))
         first, traits = self._fundamentals.begin(shocks), self._traits(shocks)
+        log_value = xp.log(xp.full_like(prices, config.initial_value)) + first["news"]
         own = FundsState(
             traits=traits,
             target_share=share,
@@ -122,7 +124,7 @@ class FundsScenario:
             trend=xp.full_like(prices, config.growth),
             signals=shocks.signals @ self._first.T,
             errors=self._each_manager(shocks.errors @ self._first[_NOISY, _NOISY].T),
-            noise=shocks.noise,
+            noise=self._innovation(shocks),
         )
         return MarketState(
             month=xp.integers(xp.zeros_like(market)),
@@ -135,13 +137,13 @@ class FundsScenario:
             accounts={name: xp.zeros_like(market) for name in self.accounts},
             supply=supply,
             dealer_holdings=xp.zeros_like(prices),
-            log_value=xp.log(xp.full_like(prices, config.initial_value)) + first["news"],
+            log_value=log_value,
             last_return=xp.zeros_like(prices),
             variance=xp.copy(
                 xp.broadcast_to(self._fundamentals.deviation * self._fundamentals.deviation, prices.shape)
             ),
             scenario=own,
-            **self.coming(own, first),
+            **self.coming(own, log_value, first),
         )
 
     def open(self, state: MarketState, shocks: Shocks | None) -> tuple[MarketState, Plan]:
@@ -206,16 +208,17 @@ class FundsScenario:
             trend=own.trend + self._momentum_decay * (log_return - own.trend),
             signals=self._decay * own.signals + shocks.signals @ self._factor.T,
             errors=self._decay[_NOISY] * own.errors + self._each_manager(shocks.errors @ noise.T),
-            noise=kept * own.noise + (1.0 - kept * kept) ** 0.5 * shocks.noise,
+            noise=kept * own.noise + (1.0 - kept * kept) ** 0.5 * self._innovation(shocks),
         )
 
-    def drift(self, own: FundsState) -> Tensor:
-        """What the signals add to next month's news (E, N)."""
-        return self.managers.drift(own.signals)
+    def drift(self, own: FundsState, log_value: Tensor) -> Tensor:
+        """What the signals add to next month's news, less what companies pay out beyond the yield (E, N)."""
+        drift: Tensor = self.managers.drift(own.signals) - extra_payout(log_value, self.config.payout_reversion)
+        return drift
 
-    def coming(self, own: FundsState, news: dict[str, Tensor]) -> dict[str, Tensor]:
+    def coming(self, own: FundsState, log_value: Tensor, news: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the signals add to next month's news; learners' signal is what they expect of it."""
-        moved = {**news, "next_news": news["next_news"] + self.drift(own)}
+        moved = {**news, "next_news": news["next_news"] + self.drift(own, log_value)}
         if self.seats.learners:
             moved["signal"] = self.managers.forecasts(own)[:, 0]
         return moved
@@ -242,6 +245,12 @@ class FundsScenario:
         )
         unit_value: Tensor = xp.where(fell[:, :learners], 1.0, state.unit_value)
         return replace(state, scenario=own, unit_value=unit_value)
+
+    def _innovation(self, shocks: Draws) -> Tensor:
+        """Standard normals (E, R, 2 N + F), correlated between investors."""
+        common = self.config.noise_common
+        innovation: Tensor = (1.0 - common) ** 0.5 * shocks.noise + common**0.5 * shocks.mood[:, None]
+        return innovation
 
     def _wealth_shares(self, uniforms: Tensor) -> Tensor:
         """Target shares of retail wealth (E, R): Pareto, cut at its 1 % quantile."""

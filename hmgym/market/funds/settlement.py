@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hmgym.arrays import namespace
 from hmgym.market.demand import Trade
+from hmgym.market.funds.companies import extra_payout
 from hmgym.market.funds.config import FundsConfig
 from hmgym.market.funds.retail import Plan
 from hmgym.market.funds.seats import Seats
@@ -61,7 +62,8 @@ class Month:
         self._subscribe(plan.subscriptions, struck)
         self._redeem(plan.redemptions, struck)
         pay_interest(ledger, config.interest_rate, config.borrowing_spread)
-        a_share = config.dividend_yield * xp.exp(state.log_value)
+        payout = config.dividend_yield + extra_payout(state.log_value, config.payout_reversion)
+        a_share = payout * xp.exp(state.log_value)
         pay_dividends(ledger, self.holdings, a_share)
         if trade.dealer_holdings is not None:
             ledger.pay("issuer", DEALER, (trade.dealer_holdings * a_share).sum(-1))

@@ -47,7 +47,7 @@ def test_trading_changes_no_wealth(mechanism, begin):
     """Without what is paid besides, wealth at the close is what was held before, at the new prices."""
     market, generators, state = begin(
         2, price_mechanism=mechanism, arrays="numpy", trading_cost=0.0, risk_free=0.0, dividend_yield=0.0,
-        active_fee=0.0, passive_fee=0.0, information_cost=0.0, cash_adjustment=0.0, flow_rate=0.0,
+        payout_reversion=0.0, active_fee=0.0, passive_fee=0.0, information_cost=0.0, cash_adjustment=0.0, flow_rate=0.0,
     )  # fmt: skip
     seats = market.scenario.seats
     for _ in range(12):
@@ -107,7 +107,9 @@ def test_the_order_of_a_month(begin, monkeypatch):
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_flows_change_no_unit_value(mechanism, begin):
     """The same trade settled with and without subscriptions and redemptions strikes the same net asset value."""
-    market, generators, state = begin(2, price_mechanism=mechanism, arrays="numpy", risk_free=0.0, dividend_yield=0.0)
+    market, generators, state = begin(
+        2, price_mechanism=mechanism, arrays="numpy", risk_free=0.0, dividend_yield=0.0, payout_reversion=0.0
+    )
     for _ in range(3):
         state, _ = market.transition(state, None, market.draw_shocks(generators))
     shocks = market.draw_shocks(generators)

@@ -27,8 +27,8 @@ def run(market, generators, state, months):
 def test_index_funds_do_not_trade_for_nothing(mechanism, begin, monkeypatch):
     """Without flows, dividends, interest, fees and costs they keep every share, whatever prices do."""
     market, generators, state = begin(
-        2, price_mechanism=mechanism, arrays="numpy", risk_free=0.0, dividend_yield=0.0, active_fee=0.0,
-        passive_fee=0.0, information_cost=0.0, trading_cost=0.0,
+        2, price_mechanism=mechanism, arrays="numpy", risk_free=0.0, dividend_yield=0.0, payout_reversion=0.0,
+        active_fee=0.0, passive_fee=0.0, information_cost=0.0, trading_cost=0.0,
     )  # fmt: skip
     retail = market.scenario.retail
     plan = retail.plan
