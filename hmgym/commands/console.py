@@ -15,7 +15,8 @@ import tyro
 from hmgym.agents.probes import with_economy
 from hmgym.checks import integer
 from hmgym.envs import make_markets
-from hmgym.market import MarketConfig
+from hmgym.market import SCENARIOS, MarketConfig
+from hmgym.market.registry import registered
 
 ArgumentsT = TypeVar("ArgumentsT")
 
@@ -92,7 +93,10 @@ def environment_arguments(env_id: str, given: Mapping[str, Any], parameters: Map
     arguments = {name: value for name, value in given.items() if value is not None}
     environment = make_markets(env_id, 1)
     own = set(inspect.signature(type(environment)).parameters) - {"num_envs", "kwargs"}
-    economy = {item.name for item in dataclasses.fields(MarketConfig)} if "config" in own else set()
+    config_type: type[MarketConfig] = registered(
+        "scenario", parameters.get("scenario", MarketConfig.scenario), SCENARIOS
+    ).config_type
+    economy = {item.name for item in dataclasses.fields(config_type)} if "config" in own else set()
     unknown = sorted(set(parameters) - own - economy)
     if unknown:
         raise ValueError(f"`parameters` of {env_id} must be some of {sorted(own | economy)}, got {unknown}")

@@ -74,6 +74,8 @@ class Arguments:
     """investors B, the learner included; default of the environment"""
     n_learners: int = 1
     """learners of every market, who share the policy; the evaluation is then the mean over them"""
+    scenario: str | None = None
+    """who is in the market, a name of `hmgym.market.SCENARIOS`; default of the environment"""
     reward: str | None = None
     """name of the reward; default of the environment"""
 
@@ -169,6 +171,7 @@ def _plan(arguments: Arguments, hyperparameters: Any) -> TrainingPlan:
         "n_investors": arguments.n_investors,
         "n_learners": arguments.n_learners if arguments.n_learners != 1 else None,
         "reward": arguments.reward,
+        "scenario": arguments.scenario,
     }
     plan = TrainingPlan(
         algo=arguments.algo, env_id=arguments.env, timesteps=arguments.timesteps, num_envs=arguments.num_envs,

@@ -30,6 +30,8 @@ class Scenario(Protocol):
 
     config_type: type[MarketConfig]
     """configuration that it is made from"""
+    result_type: str
+    """what `hmgym.simulate` returns of it, as its place ``"module:name"``; a `SimulationResult`"""
     numpy_ready: bool
     """whether it takes numpy arrays as well as tensors (`hmgym.arrays`): environments then run in half the time"""
     accounts: tuple[str, ...]
@@ -52,5 +54,21 @@ class Scenario(Protocol):
     def settle(self, state: MarketState, promised: Any, trade: Trade) -> Settlement:
         """Who pays whom after the trade."""
 
-    def advance(self, state: MarketState, log_return: Tensor, shocks: Shocks) -> Any:
+    def advance(self, state: MarketState, settled: Settlement, log_return: Tensor, shocks: Shocks) -> Any:
         """The scenario's own part of the next state, prices having moved by `log_return` (E, N)."""
+
+    def drift(self, own: Any, log_value: Tensor) -> Tensor | None:
+        """What is known beforehand of next month's news, beyond growth, (E, N); None for nothing.
+
+        Args:
+            own: the scenario's own part of a state.
+            log_value: (E, N) of that state.
+        """
+
+    def coming(self, own: Any, log_value: Tensor, news: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Next month's news, the drift added, its variance, signal and regime as the scenario has them.
+
+        Args:
+            own, log_value: of the next state, as in `drift`.
+            news: by name, as the market's fundamentals draw it (`Fundamentals.move_on`).
+        """

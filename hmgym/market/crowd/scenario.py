@@ -51,6 +51,7 @@ class CrowdScenario:
     """
 
     config_type, numpy_ready = MarketConfig, True
+    result_type = "hmgym.simulation:SimulationResult"
     accounts = ACCOUNTS
 
     def __init__(self, config: MarketConfig, fundamentals: Fundamentals) -> None:
@@ -186,7 +187,7 @@ class CrowdScenario:
         """Who pays whom: docs/economy.md."""
         return settle(self.config, state, trade, state.scenario.target_share, promised)
 
-    def advance(self, state: MarketState, log_return: Tensor, shocks: Shocks) -> CrowdState:
+    def advance(self, state: MarketState, settled: Settlement, log_return: Tensor, shocks: Shocks) -> CrowdState:
         """Everybody remembers the month."""
         own: CrowdState = state.scenario
         return CrowdState(
@@ -196,6 +197,13 @@ class CrowdScenario:
                 for cohort, memory, prefix in zip(self.cohorts, own.memories, self._prefixes, strict=True)
             ),
         )
+
+    def drift(self, own: CrowdState, log_value: Tensor) -> None:
+        """Nothing that investors remember moves news."""
+
+    def coming(self, own: CrowdState, log_value: Tensor, news: dict[str, Tensor]) -> dict[str, Tensor]:
+        """News as it is drawn."""
+        return news
 
     def _check_shares(self, share: Tensor) -> None:
         """Target shares of all wealth must be shares of one whole, cohort by cohort."""
