@@ -24,6 +24,8 @@ class Numpy:
     concatenate, stack, broadcast_to = np.concatenate, np.stack, np.broadcast_to
     zeros_like, ones_like, full_like = np.zeros_like, np.ones_like, np.full_like
     at_least, at_most, minimum, maximum = np.maximum, np.minimum, np.minimum, np.maximum
+    expm1, inverse, cholesky, solve = np.expm1, np.linalg.inv, np.linalg.cholesky, np.linalg.solve
+    eigh = np.linalg.eigh
 
     @staticmethod
     def floats(mask: Array) -> Array:
@@ -56,6 +58,11 @@ class Numpy:
         return x[..., None].repeat(count, -1)
 
     @staticmethod
+    def identity_like(x: Array) -> Array:
+        """The identity (n, n) that goes with x (..., n, n) or (..., n)."""
+        return np.eye(x.shape[-1])
+
+    @staticmethod
     def copy(x: Array) -> Array:
         """A contiguous array of its own."""
         return np.array(x, order="C")
@@ -68,6 +75,8 @@ class Torch:
     stack, broadcast_to = torch.stack, torch.broadcast_to
     zeros_like, ones_like, full_like = torch.zeros_like, torch.ones_like, torch.full_like
     minimum, maximum = torch.minimum, torch.maximum
+    expm1, inverse, cholesky, solve = torch.expm1, torch.linalg.inv, torch.linalg.cholesky, torch.linalg.solve
+    eigh = torch.linalg.eigh
 
     @staticmethod
     def concatenate(parts: Sequence[Array], axis: int) -> Array:
@@ -106,6 +115,10 @@ class Torch:
         return x[..., None].expand(*x.shape, count)
 
     @staticmethod
+    def identity_like(x: Array) -> Array:
+        return torch.eye(x.shape[-1], dtype=torch.float64, device=x.device)
+
+    @staticmethod
     def copy(x: Array) -> Array:
         return x.clone(memory_format=torch.contiguous_format)
 
@@ -118,6 +131,22 @@ def is_array(x: Array) -> bool:
 def namespace(x: Array) -> Any:
     """`Numpy` or `Torch`, whichever `x` is of."""
     return Numpy if isinstance(x, np.ndarray) else Torch
+
+
+def as_floats(name: str, value: Any, like: Array | None = None) -> Array:
+    """`value` as float64, of the kind of `like` and on its device; alone, a tensor stays one and all else is an array.
+
+    Raises:
+        ValueError: `value` is not made of numbers.
+    """
+    try:
+        if isinstance(value, torch.Tensor) and not is_array(like):
+            return value.to(torch.float64)
+        if like is not None and not is_array(like):
+            return torch.as_tensor(np.asarray(value, np.float64), device=like.device)
+        return np.asarray(value, np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"`{name}` must be an array of real numbers, got {type(value).__name__}: {error}") from error
 
 
 def to_numpy(x: Array) -> Any:

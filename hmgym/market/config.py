@@ -115,6 +115,15 @@ class MarketConfig:
     """memory of the return variance that the state keeps for observers"""
     smoothing: float = 0.0
     """smoothing of the clearing; 0 is exact"""
+    impact: float = 10.0
+    """ν of the mechanism "impact": an asset's log return a year is ν a (â − a) where a month's net demand is a of its
+    supply"""
+    impact_turn: float = 0.5
+    """â, twice the net demand beyond which impact does not grow"""
+    impact_memory_months: float = 3.0
+    """τ, memory of net demand"""
+    dealer_limit: float = 0.5
+    """largest stock of the dealer of that mechanism, of either sign, as a share of supply"""
 
     def __post_init__(self) -> None:
         if not isinstance(self.population, PopulationConfig):
@@ -149,6 +158,8 @@ class MarketConfig:
             ("regime_switch", 0.0, 1.0),
             ("smoothing", 0.0, 1.0),
             ("initial_mispricing_sd", 0.0, 1.0),
+            ("impact", 0.0, 1e6),
+            ("dealer_limit", 0.0, 1.0),
         ):
             _check(name, getattr(self, name), low, high)
         for name, low, high in (
@@ -156,6 +167,8 @@ class MarketConfig:
             ("initial_value", 0.0, math.inf),
             ("shares", 0.0, math.inf),
             ("volatility_memory_months", 0.99, math.inf),
+            ("impact_turn", 0.0, math.inf),
+            ("impact_memory_months", 0.99, math.inf),
         ):
             _check(name, getattr(self, name), low, high, open_interval=True)
         if self.cost_anticipation not in COST_ANTICIPATIONS:

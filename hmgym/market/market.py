@@ -116,7 +116,9 @@ class Market:
         self._check_kind("shocks", shocks.news)
         state = self.scenario.initial(shocks)
         extra = {name: namespace(state.prices).zeros_like(state.prices[:, 0]) for name in self.mechanism.accounts}
-        return replace(state, accounts={**state.accounts, **extra}) if extra else state
+        state = replace(state, accounts={**state.accounts, **extra}) if extra else state
+        begin = getattr(self.mechanism, "begin", None)
+        return state if begin is None else replace(state, mechanism=begin(state))
 
     def beliefs(self, state: MarketState) -> Tensor:
         """Expected log price next month (E, O, N) of all whose portfolios are solved, as no action says otherwise."""
@@ -288,11 +290,12 @@ class Market:
             self._check_shares(state, trade)
         settled = self.scenario.settle(state, promised, trade)
         log_return = namespace(trade.prices).log(trade.prices) - demand.log_price
+        own = self.scenario.advance(state, settled, log_return, shocks)
         new = MarketState(
             month=state.month + 1,
             prices=trade.prices,
             cash=settled.cash,
-            holdings=trade.holdings,
+            holdings=trade.holdings if settled.holdings is None else settled.holdings,
             wealth=settled.wealth,
             unit_value=settled.unit_value,
             ruined=settled.ruined,
@@ -302,8 +305,9 @@ class Market:
             log_value=state.log_value + state.next_news,
             last_return=log_return,
             variance=state.variance + self._variance_decay * (log_return * log_return - state.variance),
-            scenario=self.scenario.advance(state, log_return, shocks),
-            **self.fundamentals.move_on(state, shocks),
+            scenario=own,
+            mechanism=state.mechanism if trade.remembered is None else trade.remembered,
+            **self.scenario.coming(own, self.fundamentals.move_on(state, shocks)),
         )
         outcome = Outcome(
             settled.reward,

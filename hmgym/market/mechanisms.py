@@ -40,12 +40,42 @@ class PriceMechanism(Protocol):
 
         A mechanism that saves time by what it remembers of the same markets has a method ``memory()``, which makes an
         empty memory with a method ``forget(rows)``, or None, and takes one here as a fourth argument. It is a cache:
-        results may depend on it in rounding only.
+        results may depend on it in rounding only. What results do depend on is part of the state: a mechanism with a
+        past has a method ``begin(state)``, which makes the first `MarketState.mechanism`, a dataclass of tensors, and
+        gives the next one as `Trade.remembered`.
         """
 
 
 DEALER = "dealer"
 """Account of a mechanism that takes the other side itself: it pays for the shares in `Trade.dealer_holdings`."""
+
+
+class Anticipation:
+    """How investors allow for the cost of trading when they plan: `MarketConfig.cost_anticipation`."""
+
+    def __init__(self, config: MarketConfig) -> None:
+        self.cost = config.trading_cost if config.cost_anticipation == "exact" else 0.0
+        """of money traded, off the objective as it is"""
+        self._damping = config.trading_cost if config.cost_anticipation == "quadratic" else 0.0
+        self._damped = self._damping * torch.eye(config.n_assets, dtype=torch.float64)
+
+    def __call__(self, state: MarketState, demand: Demand) -> tuple[Tensor, Tensor]:
+        """Beliefs and risk of the demand, with the cost in them where it is quadratic."""
+        if not self._damping:
+            return demand.beliefs, demand.risk
+        # q |w − w_prev|² off the objective: 2 q w_prev more return, q more risk of each asset.
+        xp = namespace(demand.wealth)
+        twice = 2.0 * self._damping / xp.where(demand.wealth > 0.0, demand.wealth, xp.ones_like(demand.wealth))
+        held = state.prices[:, None] * demand.holdings
+        damped = placed(self._damped, None if xp is Numpy else demand.risk.device)
+        return demand.beliefs + twice[..., None] * held, demand.risk + damped
+
+    def held(self, state: MarketState, demand: Demand) -> Tensor:
+        """Positions (E, O, N) before the trade over wealth."""
+        xp = namespace(demand.wealth)
+        wealth = xp.where(demand.wealth > 0.0, demand.wealth, xp.ones_like(demand.wealth))
+        positions: Tensor = state.prices[:, None] * demand.holdings / wealth[..., None]
+        return positions
 
 
 class Clearing:
@@ -56,9 +86,7 @@ class Clearing:
 
     def __init__(self, config: MarketConfig) -> None:
         self._n_assets, self._smoothing = config.n_assets, config.smoothing
-        self._cost = config.trading_cost if config.cost_anticipation == "exact" else 0.0
-        self._damping = config.trading_cost if config.cost_anticipation == "quadratic" else 0.0
-        self._damped = self._damping * torch.eye(config.n_assets, dtype=torch.float64)
+        self._anticipation = Anticipation(config)
 
     def memory(self) -> PortfolioMemory | None:
         """Last month's portfolios, near which this month's are; None for the few assets where that saves no time."""
@@ -68,14 +96,8 @@ class Clearing:
         self, state: MarketState, demand: Demand, shocks: Shocks | None, memory: PortfolioMemory | None = None
     ) -> Trade:
         """Clear the markets; who posts orders is served at the price that clears."""
-        cost, xp = self._cost, namespace(demand.wealth)
-        beliefs, risk = demand.beliefs, demand.risk
-        if self._damping:
-            # q |w − w_prev|² off the objective: 2 q w_prev more return, q more risk of each asset.
-            twice = 2.0 * self._damping / xp.where(demand.wealth > 0.0, demand.wealth, xp.ones_like(demand.wealth))
-            held = state.prices[:, None] * demand.holdings
-            damped = placed(self._damped, None if xp is Numpy else risk.device)
-            beliefs, risk = beliefs + twice[..., None] * held, risk + damped
+        cost, xp = self._anticipation.cost, namespace(demand.wealth)
+        beliefs, risk = self._anticipation(state, demand)
         problem = Problem.of(
             beliefs,
             risk,

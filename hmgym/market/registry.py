@@ -13,10 +13,16 @@ from hmgym.lazy import imported
 if TYPE_CHECKING:
     from hmgym.market.config import MarketConfig
 
-SCENARIOS: dict[str, Any] = {"crowd": "hmgym.market.crowd:CrowdScenario"}
+SCENARIOS: dict[str, Any] = {
+    "crowd": "hmgym.market.crowd:CrowdScenario",
+    "active-passive": "hmgym.market.funds:FundsScenario",
+}
 """What makes the scenario of a configuration and its fundamentals, as `MarketConfig.scenario` names it."""
 
-MECHANISMS: dict[str, Any] = {"clearing": "hmgym.market.mechanisms:Clearing"}
+MECHANISMS: dict[str, Any] = {
+    "clearing": "hmgym.market.mechanisms:Clearing",
+    "impact": "hmgym.market.impact:Impact",
+}
 """What makes the price mechanism of a configuration, as `MarketConfig.price_mechanism` names it."""
 
 COHORTS: dict[str, Any] = {}

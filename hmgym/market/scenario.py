@@ -52,5 +52,13 @@ class Scenario(Protocol):
     def settle(self, state: MarketState, promised: Any, trade: Trade) -> Settlement:
         """Who pays whom after the trade."""
 
-    def advance(self, state: MarketState, log_return: Tensor, shocks: Shocks) -> Any:
+    def advance(self, state: MarketState, settled: Settlement, log_return: Tensor, shocks: Shocks) -> Any:
         """The scenario's own part of the next state, prices having moved by `log_return` (E, N)."""
+
+    def coming(self, own: Any, news: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Next month's news, its variance, signal and regime as the scenario's own part of the state has it.
+
+        Args:
+            own: the scenario's own part of the next state.
+            news: by name, as the market's fundamentals draw it (`Fundamentals.move_on`).
+        """

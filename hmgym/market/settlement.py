@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -23,6 +23,8 @@ class Settlement(NamedTuple):
     reward: Tensor  # (E, L)
     ruined: Tensor  # (E, B) bool
     accounts: Mapping[str, Tensor]  # (E,) each
+    holdings: Tensor | None = None  # (E, B, N) shares, where what followed the trade moved some
+    scenario: Any = None  # what the scenario's own next state is made from
 
 
 def pay_for_trades(

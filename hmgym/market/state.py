@@ -46,6 +46,7 @@ class MarketState:
     next_news: Tensor  # (E, N) hidden
     news_variance: Tensor  # (E, N) variance of next month's news, which the news so far settle
     scenario: Any  # what the investors remember: a dataclass of tensors that the scenario owns
+    mechanism: Any = ()  # what the price mechanism remembers, where it has a past
 
     @property
     def fundamentals(self) -> Tensor:

@@ -186,7 +186,7 @@ class CrowdScenario:
         """Who pays whom: docs/economy.md."""
         return settle(self.config, state, trade, state.scenario.target_share, promised)
 
-    def advance(self, state: MarketState, log_return: Tensor, shocks: Shocks) -> CrowdState:
+    def advance(self, state: MarketState, settled: Settlement, log_return: Tensor, shocks: Shocks) -> CrowdState:
         """Everybody remembers the month."""
         own: CrowdState = state.scenario
         return CrowdState(
@@ -196,6 +196,10 @@ class CrowdScenario:
                 for cohort, memory, prefix in zip(self.cohorts, own.memories, self._prefixes, strict=True)
             ),
         )
+
+    def coming(self, own: CrowdState, news: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Nothing that investors remember moves news."""
+        return news
 
     def _check_shares(self, share: Tensor) -> None:
         """Target shares of all wealth must be shares of one whole, cohort by cohort."""
