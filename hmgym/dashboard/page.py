@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import html
 import logging
 import threading
@@ -85,18 +86,13 @@ class SystemTab:
         self.system = system
         self.widgets = {control.name: widget(control) for control in system.controls}
         self.button = pn.widgets.Button(name="Run", button_type="primary", sizing_mode="stretch_width")
-        self.status = pn.pane.HTML("", sizing_mode="stretch_width")
-        self.error = pn.pane.HTML("", visible=False, sizing_mode="stretch_width", stylesheets=[_ERROR])
-        self.picture = pn.pane.PNG(
-            None, alt_text=f"Panels of the last run: {system.title}", sizing_mode="stretch_width", max_width=_WIDEST
-        )
-        self.table = pn.pane.HTML("", stylesheets=[_TABLE])
-        self.call = pn.pane.HTML("", sizing_mode="stretch_width", max_width=_WIDEST)
         self.button.on_click(self._clicked)
+        # Panes are put in anew, not changed: in a notebook, a pane that changes asks another host for its style sheets.
+        self.output = pn.Column(sizing_mode="stretch_width", min_height=500)
         about = pn.pane.HTML(f"<p>{html.escape(system.about)}</p>", sizing_mode="stretch_width")
         self.view = pn.Row(
-            pn.Column(about, *self.widgets.values(), self.button, self.status, width=_SIDE),
-            pn.Column(self.error, self.picture, self.table, self.call, sizing_mode="stretch_width", min_height=500),
+            pn.Column(about, *self.widgets.values(), self.button, width=_SIDE),
+            self.output,
             sizing_mode="stretch_width",
         )
 
@@ -109,30 +105,38 @@ class SystemTab:
         if self.button.disabled:
             return
         self.button.param.update(disabled=True, name="Running …", loading=True)
-        self.status.object = ""
         try:
             ran = await asyncio.to_thread(perform, self.system, self.values())
         except (ValueError, ImportError) as error:  # refusals, which say what is wrong
-            self._failed(str(error))
+            self.output.objects = [error_pane(str(error))]
         except Exception as error:
             logging.getLogger(__name__).exception("a run of %s failed", self.system.name)
-            self._failed(f"{type(error).__name__}: {error}")
+            self.output.objects = [error_pane(f"{type(error).__name__}: {error}")]
         else:
-            self.error.visible = False
-            self.picture.object = ran.png
-            self.table.object = summary_table(ran.summary)
-            self.call.object = f"<code>{html.escape(ran.call)}</code>"
-            self.status.object = f"{ran.seconds:.2f} s"
+            self.output.objects = panes(self.system, ran)
         finally:
             self.button.param.update(disabled=False, name="Run", loading=False)
 
     async def _clicked(self, _: Any) -> None:
         await self.run()
 
-    def _failed(self, message: str) -> None:
-        """Show a message; what the run before showed goes, as it is not of these values."""
-        self.error.param.update(object=f'<div role="alert">{html.escape(message)}</div>', visible=True)
-        self.picture.object, self.table.object, self.call.object = None, "", ""
+
+def panes(system: System, ran: Ran) -> list[Any]:
+    """Picture, table, and a line with the seconds and the call."""
+    source = f"data:image/png;base64,{base64.b64encode(ran.png).decode()}"
+    alternative = html.escape(f"Panels of the last run: {system.title}")
+    parts = (
+        f'<img src="{source}" alt="{alternative}" style="width: 100%; max-width: {_WIDEST}px">',
+        summary_table(ran.summary),
+        f"{ran.seconds:.2f} s: <code>{html.escape(ran.call)}</code>",
+    )
+    return [pn.pane.HTML(part, sizing_mode="stretch_width", stylesheets=[_TABLE]) for part in parts]
+
+
+def error_pane(message: str) -> Any:
+    """What a run raised."""
+    alert = f'<div role="alert">{html.escape(message)}</div>'
+    return pn.pane.HTML(alert, sizing_mode="stretch_width", stylesheets=[_ERROR])
 
 
 class Dashboard(pn.viewable.Viewer):
@@ -153,9 +157,7 @@ class Dashboard(pn.viewable.Viewer):
             raise ValueError(f"`systems` must be some of {list(SYSTEMS)}, got {unknown}")
         pn.extension(inline=True)  # a notebook gets the scripts from here, not from another host
         self.tabs = {name: SystemTab(SYSTEMS[name](Path(runs))) for name in names}
-        self.view = pn.Tabs(
-            *((tab.system.title, tab.view) for tab in self.tabs.values()), dynamic=True, sizing_mode="stretch_width"
-        )
+        self.view = pn.Tabs(*((tab.system.title, tab.view) for tab in self.tabs.values()), sizing_mode="stretch_width")
 
     def __panel__(self) -> Any:
         return self.view
@@ -172,7 +174,9 @@ def serve(runs: Path, *, port: int, show: bool, ready: Callable[[str], None]) ->
     """
     from hmgym.simulation import simulate
 
-    picture(simulate(months=1).plot())  # so that the first visitor need not wait for imports and kernels
+    picture(
+        simulate("active-passive", months=1).plot()
+    )  # so that the first visitor need not wait for imports and kernels
 
     def page() -> Dashboard:
         return Dashboard(runs=runs)

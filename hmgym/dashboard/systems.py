@@ -1,10 +1,11 @@
-"""The systems on the page: the default market and a trained learner's episode.
+"""The systems on the page: the active/passive fund market, the default market and a trained learner's episode.
 
 A further one is a function that makes its `System`, and a line in `SYSTEMS`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,38 @@ def simulation(scenario: str, values: Mapping[str, Any]) -> Shown:
     from hmgym.simulation import simulate
 
     result = simulate(scenario, **values)
-    return Shown(
-        figure=result.plot(), summary=result.summary(), call=called("hmgym.simulate", scenario, **values)
+    return Shown(figure=result.plot(), summary=result.summary(), call=called("hmgym.simulate", scenario, **values))
+
+
+def fund_market(runs: Path) -> System:
+    """The active/passive fund market."""
+    return System(
+        name="funds", title="Active and passive funds",
+        about="Retail investors hold assets and the units of active and of index funds, and move money between them; "
+        "fees, the information cost and the risk-free rate are a year's.",
+        controls=(
+            Slider(name="months", label="Months", low=12, high=240, step=12, value=60),
+            Slider(name="n_assets", label="Assets", low=1, high=20, step=1, value=20),
+            Slider(name="n_retail", label="Retail investors", low=10, high=500, step=10, value=100),
+            Slider(name="n_active", label="Active managers", low=0, high=20, step=1, value=10),
+            Slider(name="n_passive", label="Index funds", low=0, high=20, step=1, value=5),
+            Slider(name="risk_free", label="Risk-free rate", low=0.0, high=0.1, step=0.0025, value=0.02, unit="%"),
+            Slider(name="active_fee", label="Active fee", low=0.0, high=0.05, step=0.0005, value=0.015, unit="%"),
+            Slider(name="passive_fee", label="Passive fee", low=0.0, high=0.05, step=0.0005, value=0.005, unit="%"),
+            Slider(
+                name="information_cost", label="Information cost of active managers", low=0.0, high=0.03, step=0.0005,
+                value=0.003, unit="%",
+            ),
+            Choice(
+                name="rationality", label="Rationality of retail investors (β)", value=1.0,
+                options=(0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0),
+            ),
+            Choice(
+                name="price_mechanism", label="How prices come about", options=("clearing", "impact"), value="clearing"
+            ),
+            SEED,
+        ),
+        run=functools.partial(simulation, "active-passive"),
     )  # fmt: skip
 
 
@@ -71,13 +102,13 @@ def crowd_market(runs: Path) -> System:
 
 def learner_episode(runs: Path) -> System:
     """One episode of a trained policy on held-out months, beside its baselines that need no skill."""
-    known = [str(path.parents[2]) for path in sorted(runs.glob("*/checkpoints/*/checkpoint.json"))]
+    known = [path.parents[2].name for path in sorted(runs.glob("*/checkpoints/*/checkpoint.json"))]
     options = tuple(dict.fromkeys(known)) or ("",)
 
     def run(values: Mapping[str, Any]) -> Shown:
         if not values["folder"]:
             raise ValueError(f"`runs` must be a folder of training runs, got {runs}: `hmgym train` makes one")
-        return episode(Path(values["folder"]), values["seed"])
+        return episode(runs / values["folder"], values["seed"])
 
     return System(
         name="learner", title="Trained learner",
@@ -120,12 +151,16 @@ def episode(folder: Path, seed: int) -> Shown:
         summary[f"{name}: months"] = float(len(one) - 1)
         for panel in one.panels():
             if panel.compared:
-                summary[f"{name}: {panel.lines[0].label}, last ({panel.unit})"] = float(panel.lines[0].values[-1])
+                summary[f"{name}: at the end, {panel.unit}"] = float(panel.lines[0].values[-1])
     return Shown(
         figure=episode_figure(series, f"{plan.env_id}: an episode of {plan.algo}, seed {seed}", beside),
         summary=summary, call=f'hmgym.dashboard.systems.episode(pathlib.Path("{folder}"), {seed})',
     )  # fmt: skip
 
 
-SYSTEMS: dict[str, Callable[[Path], System]] = {"crowd": crowd_market, "learner": learner_episode}
+SYSTEMS: dict[str, Callable[[Path], System]] = {
+    "funds": fund_market,
+    "crowd": crowd_market,
+    "learner": learner_episode,
+}
 """Makers of the systems by name, in the order of their tabs; each is told the folder of training runs."""
