@@ -19,7 +19,7 @@ ARGS ?=
 
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help venv train test bench against stress results gradients lint check docs examples example-cleanrl example-rllib example-torchrl clean
+.PHONY: help venv train test bench against stress funds-long results gradients lint check docs examples example-cleanrl example-rllib example-torchrl clean
 
 help: ## Show this list.
 	@echo 'make <target> [ARGS="..."]'
@@ -42,6 +42,9 @@ against: $(STAMP) ## Compare speed and values with another version: make against
 
 stress: $(STAMP) ## Clear 10^6 random markets and run 10^5 steps of the economy; counts failures.
 	$(BIN)/python -m benchmarks.stress $(ARGS)
+
+funds-long: $(STAMP) ## Run 20 fund markets of 600 months in both mechanisms, and large ones; every month's books are checked.
+	$(BIN)/python -m benchmarks.fund_books $(ARGS)
 
 results: $(BENCH_STAMP) ## Train and compare all agents, several seeds each, and measure plausibility; resumable (many hours).
 	$(BIN)/python -m hmgym.diagnostics.plausibility --seeds 200 --out benchmarks/results/plausibility.json \

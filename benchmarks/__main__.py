@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import torch
 
-PARTS = ("clearing", "price_beliefs", "environments", "frames")
+PARTS = ("clearing", "price_beliefs", "environments", "frames", "funds")
 
 
 def main() -> None:

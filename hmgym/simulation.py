@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from hmgym.arrays import to_numpy
 from hmgym.checks import integer
-from hmgym.market import Market, MarketConfig
+from hmgym.lazy import imported
+from hmgym.market import Market, MarketConfig, MarketState
 from hmgym.market.registry import SCENARIOS, numpy_ready, registered
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ class SimulationResult:
     accounts: Mapping[str, Array]  # (T+1, E) each: cash of all who are no investors
     residual: Array  # (T, E) largest relative excess demand
     converged: Flags  # (T, E); a market that did not clear is NaN from there on
+
+    @staticmethod
+    def recorded(market: Market, state: MarketState) -> dict[str, NDArray[Any]]:
+        """What a month of a run adds to the arrays that every scenario has, by field; a scenario's own result says."""
+        return {}
 
     @property
     def log_returns(self) -> Array:
@@ -196,6 +202,7 @@ def run(
     errors: str = "raise",
 ) -> SimulationResult:
     """Run a market without actions; arguments as in `simulate`, `errors` as in `Market.transition`."""
+    result_type: type[SimulationResult] = imported(market.scenario.result_type)
     rows: list[dict[str, NDArray[Any]]] = []
     residual, converged = [], []
     with torch.inference_mode():
@@ -208,10 +215,11 @@ def run(
                 )
                 residual.append(to_numpy(outcome.residual))
                 converged.append(to_numpy(outcome.converged))
-            rows.append({name: to_numpy(getattr(state, name)) for name in names} | _numpy(state.accounts))
+            row = {name: to_numpy(getattr(state, name)) for name in names} | _numpy(state.accounts)
+            rows.append(row | result_type.recorded(market, state))
     series = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     accounts = {name: series.pop(name) for name in state.accounts}
-    return SimulationResult(
+    return result_type(
         config=market.config, accounts=accounts, residual=np.stack(residual), converged=np.stack(converged), **series
     )
 

@@ -49,7 +49,9 @@ def with_economy(env_kwargs: Mapping[str, Any] | None, **changes: Any) -> dict[s
     given = dict(env_kwargs or {})
     if not changes:
         return given
-    config = make_config(given.pop("config", None), *(given.pop(name, None) for name in _SIZES))
+    config = make_config(
+        given.pop("config", None), *(given.pop(name, None) for name in _SIZES), scenario=given.pop("scenario", None)
+    )
     return {**given, "config": config.replace(**changes)}
 
 

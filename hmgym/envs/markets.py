@@ -91,6 +91,7 @@ class MarketEnv(MarketFace, BatchEnv):
             and the news that followed whether signals are worth anything.
         leverage_axes: 1 for one limit ℓ = κ = θ, or 2 for κ and θ.
         history: of fundamentals, in place of the configuration's: "training", "held-out", "all" or a price history.
+        scenario: who is in the market, a name in `hmgym.market.SCENARIOS`; None is that of `config`, or the crowd.
 
     Raises:
         ValueError: an argument is out of range or unknown.
@@ -111,11 +112,13 @@ class MarketEnv(MarketFace, BatchEnv):
         hidden_regime: bool = True,
         leverage_axes: int = 1,
         history: PriceHistory | str | None = None,
+        scenario: str | None = None,
     ) -> None:
         batch = make_batch(
             num_markets=1, leverage=leverage, beliefs=beliefs, confidence=confidence, n_assets=n_assets,
             n_investors=n_investors, reward=reward, config=config, record=render_mode is not None,
             amplification=amplification, hidden_regime=hidden_regime, leverage_axes=leverage_axes, history=history,
+            scenario=scenario,
         )  # fmt: skip
         if batch.n_learners != 1:
             raise ValueError(
@@ -162,6 +165,7 @@ class MarketVectorEnv(MarketFace, BatchVectorEnv):
         hidden_regime: bool = True,
         leverage_axes: int = 1,
         history: PriceHistory | str | None = None,
+        scenario: str | None = None,
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode | None = None,
     ) -> None:
@@ -169,7 +173,7 @@ class MarketVectorEnv(MarketFace, BatchVectorEnv):
             num_markets=integer("num_envs", num_envs, 1), leverage=leverage, beliefs=beliefs, confidence=confidence,
             n_assets=n_assets, n_investors=n_investors, reward=reward, config=config, record=render_mode is not None,
             n_learners=n_learners, amplification=amplification, hidden_regime=hidden_regime,
-            leverage_axes=leverage_axes, history=history,
+            leverage_axes=leverage_axes, history=history, scenario=scenario,
         )  # fmt: skip
         super().__init__(
             batch, render_mode=render_mode, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode

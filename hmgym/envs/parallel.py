@@ -208,6 +208,7 @@ class ParallelMarketEnv(MarketFace, BatchParallelEnv):
         hidden_regime: whether observations leave out the regime.
         leverage_axes: 1 for one limit ℓ = κ = θ, or 2 for κ and θ.
         history: of fundamentals, in place of the configuration's: "training", "held-out", "all" or a price history.
+        scenario: who is in the market, a name in `hmgym.market.SCENARIOS`; None is that of `config`, or the crowd.
 
     Raises:
         ValueError: an argument is out of range or unknown.
@@ -229,6 +230,7 @@ class ParallelMarketEnv(MarketFace, BatchParallelEnv):
         hidden_regime: bool = True,
         leverage_axes: int = 1,
         history: PriceHistory | str | None = None,
+        scenario: str | None = None,
     ) -> None:
         if control not in CONTROLS:
             raise ValueError(f"`control` must be one of {list(CONTROLS)}, got {control!r}")
@@ -236,7 +238,7 @@ class ParallelMarketEnv(MarketFace, BatchParallelEnv):
             num_markets=1, **CONTROLS[control], confidence=confidence, n_assets=n_assets, n_investors=n_investors,
             reward=reward, config=config, record=render_mode is not None, amplification=amplification,
             n_learners=_LEARNERS if n_learners is None and config is None else n_learners,
-            hidden_regime=hidden_regime, leverage_axes=leverage_axes, history=history,
+            hidden_regime=hidden_regime, leverage_axes=leverage_axes, history=history, scenario=scenario,
         )  # fmt: skip
         super().__init__(batch, render_mode=render_mode, max_episode_steps=max_episode_steps)
 

@@ -12,7 +12,8 @@ from hmgym.data import PriceHistory
 from hmgym.envs.actions import ActionMap
 from hmgym.envs.batch import MarketBatch
 from hmgym.envs.rewards import RewardFunction
-from hmgym.market import MarketConfig
+from hmgym.market import SCENARIOS, MarketConfig
+from hmgym.market.registry import registered
 
 LEARNERS_SHARE = 0.5
 """Largest target share of all wealth that several learners have together, where no `config` says otherwise."""
@@ -24,6 +25,7 @@ def make_config(
     n_investors: int | None,
     n_learners: int | None = None,
     history: PriceHistory | str | None = None,
+    scenario: str | None = None,
 ) -> MarketConfig:
     """The economy that an environment runs: `config`, or the default one, with what else was asked for.
 
@@ -31,8 +33,10 @@ def make_config(
     much they share :data:`LEARNERS_SHARE` equally, so that the crowd still makes the market.
 
     Raises:
-        ValueError: `config` is of another type or a size is impossible.
+        ValueError: `config` is of another type or another scenario, or a size is impossible.
     """
+    if config is not None and scenario is not None and config.scenario != scenario:
+        raise ValueError(f'`scenario` must be that of `config`, "{config.scenario}", got {scenario!r}')
     if config is not None and not isinstance(config, MarketConfig):
         raise ValueError(f"`config` must be a MarketConfig or None, got {type(config).__name__}")
     sizes: dict[str, Any] = {
@@ -48,7 +52,17 @@ def make_config(
         sizes["history"] = history
     if config is None and sizes.get("n_learners", 0) > 1:
         sizes["learner_share"] = min(MarketConfig.learner_share, LEARNERS_SHARE / sizes["n_learners"])
-    return MarketConfig(**sizes) if config is None else dataclasses.replace(config, **sizes)
+    if config is None:
+        name = MarketConfig.scenario if scenario is None else scenario
+        config_type: type[MarketConfig] = registered("scenario", name, SCENARIOS).config_type
+        made = config_type(scenario=name, **sizes)
+    else:
+        made = dataclasses.replace(config, **sizes)
+    if made.n_investors != sizes.get("n_investors", made.n_investors):
+        raise ValueError(
+            f"`n_investors` must be None in this scenario, where it follows as {made.n_investors}, got {n_investors}"
+        )
+    return made
 
 
 def make_batch(
@@ -67,11 +81,12 @@ def make_batch(
     hidden_regime: bool = True,
     leverage_axes: int = 1,
     history: PriceHistory | str | None = None,
+    scenario: str | None = None,
 ) -> MarketBatch:
     """A batch of markets for these arguments; see :class:`~hmgym.envs.markets.MarketEnv` for their meaning."""
     if not isinstance(hidden_regime, (bool, np.bool_)):
         raise ValueError(f"`hidden_regime` must be True or False, got {hidden_regime!r}")
-    economy = make_config(config, n_assets, n_investors, n_learners, history)
+    economy = make_config(config, n_assets, n_investors, n_learners, history, scenario)
     action_map = ActionMap(
         n_assets=economy.n_assets,
         leverage=leverage,

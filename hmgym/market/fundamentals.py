@@ -74,9 +74,13 @@ class Fundamentals:
         drawn = self.residual(shocks.row[:, 1], shocks.news[:, 1])
         return {"news": news} | self._coming(variance, drawn, self.first_regime(shocks.regime), shocks.signal)
 
-    def move_on(self, state: MarketState, shocks: Shocks) -> dict[str, Tensor]:
-        """The same of the next state: the news that was coming is this month's."""
-        variance = self.next_variance(state.news_variance, state.next_news)
+    def move_on(self, state: MarketState, shocks: Shocks, drift: Tensor | None = None) -> dict[str, Tensor]:
+        """The same of the next state: the news that was coming is this month's.
+
+        A `drift` (E, N) that a scenario had added to it was no surprise, and moves no variance.
+        """
+        surprise = state.next_news if drift is None else state.next_news - drift
+        variance = self.next_variance(state.news_variance, surprise)
         drawn = self.residual(shocks.row, shocks.news)
         regime = self.next_regime(state.regime, shocks.regime)
         return {"news": state.next_news} | self._coming(variance, drawn, regime, shocks.signal)

@@ -291,6 +291,7 @@ class Market:
         settled = self.scenario.settle(state, promised, trade)
         log_return = namespace(trade.prices).log(trade.prices) - demand.log_price
         own = self.scenario.advance(state, settled, log_return, shocks)
+        news = self.fundamentals.move_on(state, shocks, self.scenario.drift(state.scenario))
         new = MarketState(
             month=state.month + 1,
             prices=trade.prices,
@@ -307,7 +308,7 @@ class Market:
             variance=state.variance + self._variance_decay * (log_return * log_return - state.variance),
             scenario=own,
             mechanism=state.mechanism if trade.remembered is None else trade.remembered,
-            **self.scenario.coming(own, self.fundamentals.move_on(state, shocks)),
+            **self.scenario.coming(own, news),
         )
         outcome = Outcome(
             settled.reward,

@@ -30,6 +30,8 @@ class Scenario(Protocol):
 
     config_type: type[MarketConfig]
     """configuration that it is made from"""
+    result_type: str
+    """what `hmgym.simulate` returns of it, as its place ``"module:name"``; a `SimulationResult`"""
     numpy_ready: bool
     """whether it takes numpy arrays as well as tensors (`hmgym.arrays`): environments then run in half the time"""
     accounts: tuple[str, ...]
@@ -55,8 +57,11 @@ class Scenario(Protocol):
     def advance(self, state: MarketState, settled: Settlement, log_return: Tensor, shocks: Shocks) -> Any:
         """The scenario's own part of the next state, prices having moved by `log_return` (E, N)."""
 
+    def drift(self, own: Any) -> Tensor | None:
+        """What the scenario's own part of a state adds to next month's news, (E, N); None for nothing."""
+
     def coming(self, own: Any, news: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Next month's news, its variance, signal and regime as the scenario's own part of the state has it.
+        """Next month's news, the drift added, its variance, signal and regime as the scenario has them.
 
         Args:
             own: the scenario's own part of the next state.

@@ -51,6 +51,7 @@ class CrowdScenario:
     """
 
     config_type, numpy_ready = MarketConfig, True
+    result_type = "hmgym.simulation:SimulationResult"
     accounts = ACCOUNTS
 
     def __init__(self, config: MarketConfig, fundamentals: Fundamentals) -> None:
@@ -197,8 +198,11 @@ class CrowdScenario:
             ),
         )
 
-    def coming(self, own: CrowdState, news: dict[str, Tensor]) -> dict[str, Tensor]:
+    def drift(self, own: CrowdState) -> None:
         """Nothing that investors remember moves news."""
+
+    def coming(self, own: CrowdState, news: dict[str, Tensor]) -> dict[str, Tensor]:
+        """News as it is drawn."""
         return news
 
     def _check_shares(self, share: Tensor) -> None:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hmgym.checks import integer, is_finite_number, shown
+from hmgym.data import PriceHistory, packaged_span
 from hmgym.investors.styles import STYLES
 from hmgym.market.config import MarketConfig
+from hmgym.market.funds.assets import widened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +56,16 @@ class FundsConfig(MarketConfig):
     """assets, the lowest by the ESG signal, that ESG funds may not buy; None bars all but a fifth"""
 
     rationality: float = 1.0
-    """β of the retail investors, in units of 1/(.02 % of wealth a month)"""
+    """β of the retail investors, in units of 1/(.01 % of wealth a month)"""
     retail_risk_aversion: tuple[float, float] = (1.0, 3.0)
     """range of λ: the retail investors' reward has −λ w'Σw"""
     retail_pull: tuple[float, float] = (0.1, 0.3)
     """range of the share of the gap between price and value that a retail investor expects to close in a month"""
     habit_speed: float = 0.1
     """part of the way back to their habitual portfolio that retail investors' prior goes in a month"""
-    asset_spread: float = 1.0
+    asset_spread: float = 0.5
     """standard deviation of the prior of an asset's position, over the habitual one"""
-    fund_spread: float = 0.3
+    fund_spread: float = 0.2
     """the same of a fund's"""
     noise_persistence: float = 0.9
     """autocorrelation of the noise of a retail investor's policy"""
@@ -178,6 +180,15 @@ class FundsConfig(MarketConfig):
         if active is None:
             active = self.fund_share * managed / (managed + self.n_passive)
         return active, self.fund_share - active
+
+    @property
+    def selected_history(self) -> PriceHistory:
+        """The rows and the N columns in use; of more assets than are packaged, the rest are copies (`widened`)."""
+        packaged = isinstance(self.history, str) and self.assets is None
+        if not packaged or self.n_assets <= len(packaged_span(str(self.history)).assets):
+            return super().selected_history
+        history = widened(str(self.history), self.n_assets)
+        return history if self.dates is None else history.between(*self.dates)
 
     @property
     def premium(self) -> float:

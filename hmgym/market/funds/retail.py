@@ -28,7 +28,7 @@ from hmgym.market.funds.seats import Seats
 from hmgym.market.funds.state import FundsState
 from hmgym.market.state import MarketState
 
-REWARD = 2e-4
+REWARD = 1e-4
 """of wealth a month, what β is measured against: `rationality` 1 is β = 1/REWARD"""
 _LEAST_POSITION = 1e-3  # habitual, of wealth: the spread of a prior cannot be nothing
 _LEAST_DIRECT = 1e-3  # of wealth, that risk is measured for

@@ -41,6 +41,7 @@ class FundsScenario:
     """
 
     config_type, numpy_ready = FundsConfig, True
+    result_type = "hmgym.fund_simulation:FundsResult"
     accounts = ACCOUNTS
 
     def __init__(self, config: FundsConfig, fundamentals: Fundamentals) -> None:
@@ -208,9 +209,13 @@ class FundsScenario:
             noise=kept * own.noise + (1.0 - kept * kept) ** 0.5 * shocks.noise,
         )
 
+    def drift(self, own: FundsState) -> Tensor:
+        """What the signals add to next month's news (E, N)."""
+        return self.managers.drift(own.signals)
+
     def coming(self, own: FundsState, news: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the signals add to next month's news; learners' signal is what they expect of it."""
-        moved = {**news, "next_news": news["next_news"] + self.managers.drift(own.signals)}
+        moved = {**news, "next_news": news["next_news"] + self.drift(own)}
         if self.seats.learners:
             moved["signal"] = self.managers.forecasts(own)[:, 0]
         return moved
