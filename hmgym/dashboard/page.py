@@ -67,7 +67,7 @@ def summary_table(summary: Mapping[str, float | str]) -> str:
 
 def widget(control: Control) -> Any:
     """The widget of a control."""
-    shared = {"name": control.label, "value": control.value, "sizing_mode": "stretch_width"}
+    shared = {"label": control.label, "value": control.value, "sizing_mode": "stretch_width"}
     if isinstance(control, Slider):
         kind = pn.widgets.IntSlider if control.whole else pn.widgets.FloatSlider
         ends = {"start": control.low, "end": control.high, "step": control.step}
@@ -85,7 +85,7 @@ class SystemTab:
     def __init__(self, system: System) -> None:
         self.system = system
         self.widgets = {control.name: widget(control) for control in system.controls}
-        self.button = pn.widgets.Button(name="Run", button_type="primary", sizing_mode="stretch_width")
+        self.button = pn.widgets.Button(label="Run", color="primary", sizing_mode="stretch_width")
         self.button.on_click(self._clicked)
         # Panes are put in anew, not changed: in a notebook, a pane that changes asks another host for its style sheets.
         self.output = pn.Column(sizing_mode="stretch_width", min_height=500)
@@ -104,7 +104,7 @@ class SystemTab:
         """Run with the values of the controls and show what comes, be it an error; does nothing while it runs."""
         if self.button.disabled:
             return
-        self.button.param.update(disabled=True, name="Running …", loading=True)
+        self.button.param.update(disabled=True, label="Running …", loading=True)
         try:
             ran = await asyncio.to_thread(perform, self.system, self.values())
         except (ValueError, ImportError) as error:  # refusals, which say what is wrong
@@ -115,7 +115,7 @@ class SystemTab:
         else:
             self.output.objects = panes(self.system, ran)
         finally:
-            self.button.param.update(disabled=False, name="Run", loading=False)
+            self.button.param.update(disabled=False, label="Run", loading=False)
 
     async def _clicked(self, _: Any) -> None:
         await self.run()

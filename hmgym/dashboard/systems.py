@@ -37,7 +37,7 @@ def fund_market(runs: Path) -> System:
         "fees, the information cost and the risk-free rate are a year's.",
         controls=(
             Slider(name="months", label="Months", low=12, high=240, step=12, value=60),
-            Slider(name="n_assets", label="Assets", low=1, high=20, step=1, value=20),
+            Slider(name="n_assets", label="Assets", low=1, high=50, step=1, value=20),
             Slider(name="n_retail", label="Retail investors", low=10, high=500, step=10, value=100),
             Slider(name="n_active", label="Active managers", low=0, high=20, step=1, value=10),
             Slider(name="n_passive", label="Index funds", low=0, high=20, step=1, value=5),

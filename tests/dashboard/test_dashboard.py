@@ -18,6 +18,7 @@ from hmgym.agents.training import TrainingPlan, train
 from hmgym.dashboard.system import Choice, Number, Shown, Slider, System
 from hmgym.dashboard.systems import SYSTEMS, episode
 from hmgym.investors import PopulationConfig
+from hmgym.simulation import simulate as run_market
 
 pytest.importorskip("panel", reason="Panel is not installed")
 pytest.importorskip("matplotlib")
@@ -91,7 +92,7 @@ def test_widgets_hold_the_values_of_their_controls() -> None:
     stops = Choice(name="beta", label="β", options=(0.5, 1.0, 20.0), value=1.0)
     slider = widget(stops)
     slider.value = 20.0
-    assert list(slider.labels) == ["0.5", "1", "20"]
+    assert list(slider.options) == ["0.5", "1", "20"]
 
 
 def test_the_fund_market_is_called_with_its_ten_sliders(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +100,7 @@ def test_the_fund_market_is_called_with_its_ten_sliders(monkeypatch: pytest.Monk
 
     def simulate(scenario: str, **values: Any) -> Any:
         calls.append((scenario, values))
-        return hmgym.simulate(months=2)
+        return run_market(months=2)
 
     monkeypatch.setattr("hmgym.simulation.simulate", simulate)
     tab = SystemTab(SYSTEMS["funds"](Path("runs")))
@@ -130,7 +131,7 @@ def test_a_run_shows_picture_summary_and_the_call_that_gives_the_same(name: str,
     asyncio.run(tab.run())
     picture, table, call = (str(pane.object) for pane in tab.output.objects)
     assert picture.startswith('<img src="data:image/png;base64,iVBOR')
-    assert tab.button.name == "Run"
+    assert tab.button.label == "Run"
     assert not tab.button.disabled
     shown = tab.system.run(tab.values())
     again = eval(shown.call, {"hmgym": hmgym})
@@ -200,7 +201,7 @@ def test_a_second_click_while_it_runs_does_nothing() -> None:
         await asyncio.to_thread(begun.wait, 60.0)
         assert tab.button.disabled
         assert tab.button.loading
-        assert tab.button.name == "Running …"
+        assert tab.button.label == "Running …"
         await tab.run()
         go_on.set()
         await first
