@@ -71,6 +71,20 @@ class Visit:
         slider.locator(".noUi-handle").press(key)
         playwright.expect(slider).to_contain_text(value)
 
+    def wait_until_connected(self) -> None:
+        """A notebook shows the page before it is connected to the kernel: click until a click is answered."""
+        self.button.wait_for()
+        answer = self.page.get_by_role("button", name="Running").or_(
+            self.page.get_by_alt_text("Panels of the last run")
+        )
+        for _ in range(PATIENCE // 2000):
+            self.button.click()
+            try:
+                answer.first.wait_for(timeout=2000)
+            except playwright.TimeoutError:
+                continue
+            return
+
     def run(self, seen: str | None = None) -> str:
         """Click the button and wait for another picture than the one seen."""
         self.button.click()
@@ -139,8 +153,9 @@ def test_the_notebook(chromium: Any, tmp_path: Path) -> None:
     pytest.importorskip("ipykernel", reason="ipykernel is not installed")
     nbformat = pytest.importorskip("nbformat")
     (tmp_path / "work").mkdir()
-    cells = [nbformat.v4.new_code_cell(CELL)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "work" / "page.ipynb")
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)], metadata={"kernelspec": kernel})
+    nbformat.write(notebook, tmp_path / "work" / "page.ipynb")
     places = (
         "HOME", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR",
         "JUPYTERLAB_WORKSPACES_DIR",
@@ -157,6 +172,8 @@ def test_the_notebook(chromium: Any, tmp_path: Path) -> None:
         visit.page.get_by_text("| Idle").wait_for()
         visit.page.locator(".jp-Notebook .jp-Cell").first.click()
         visit.page.keyboard.press("Shift+Enter")
+        visit.wait_until_connected()
+        playwright.expect(visit.button).to_be_enabled(timeout=PATIENCE)
         play(visit)
 
 
