@@ -131,6 +131,10 @@ def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str
             yield process
         finally:
             process.terminate()
+            try:
+                process.wait(timeout=30.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def test_the_page(chromium: Any) -> None:
