@@ -6,6 +6,7 @@ Runs `hmgym dashboard` and an installed Chromium (Debian: apt-get install chromi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import statistics
@@ -23,7 +24,12 @@ def measure(tab: str, runs: int, picture: Path | None, browser: str) -> list[flo
     """Seconds from click to picture of each run, the first of the page among them."""
     command = [sys.executable, "-m", "hmgym.cli", "dashboard", "--port", "0"]
     seconds = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server, sync_playwright() as driver:
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server,
+        contextlib.ExitStack() as ending,
+        sync_playwright() as driver,
+    ):
+        ending.callback(server.terminate)
         assert server.stdout is not None
         address = server.stdout.readline().split()[1]
         chromium = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
@@ -36,10 +42,11 @@ def measure(tab: str, runs: int, picture: Path | None, browser: str) -> list[flo
             page.get_by_alt_text("Panels of the last run"),
         )
         button.wait_for()
+        box = page.get_by_label("Seed", exact=True).locator("visible=true")
         seen = None
         for seed in range(runs):
-            page.get_by_label("Seed").fill(str(seed))
-            page.get_by_label("Seed").press("Enter")
+            box.fill(str(seed))
+            box.press("Enter")
             begin = time.perf_counter()
             button.click()
             if seen is not None:
@@ -51,7 +58,6 @@ def measure(tab: str, runs: int, picture: Path | None, browser: str) -> list[flo
         if picture is not None:
             page.screenshot(path=picture, full_page=True)
         chromium.close()
-        server.terminate()
     return seconds
 
 

@@ -151,7 +151,7 @@ class Dashboard(pn.viewable.Viewer):
     """
 
     def __init__(self, *, runs: str | Path = "runs", systems: Sequence[str] | None = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         names = list(SYSTEMS) if systems is None else list(systems)
         if unknown := sorted(set(names) - set(SYSTEMS)):
             raise ValueError(f"`systems` must be some of {list(SYSTEMS)}, got {unknown}")

@@ -78,11 +78,12 @@ class Visit:
             self.page.get_by_alt_text("Panels of the last run")
         )
         for _ in range(PATIENCE // 2000):
-            self.button.click()
             try:
+                self.button.click(timeout=2000)
                 answer.first.wait_for(timeout=2000)
             except playwright.TimeoutError:
-                continue
+                if self.button.count():
+                    continue
             return
 
     def run(self, seen: str | None = None) -> str:
