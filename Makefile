@@ -19,7 +19,7 @@ ARGS ?=
 
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help venv train test bench against stress funds-long results gradients lint check docs examples example-cleanrl example-rllib example-torchrl clean
+.PHONY: help venv train test bench against stress funds-long results gradients lint check docs browser examples example-cleanrl example-rllib example-torchrl clean
 
 help: ## Show this list.
 	@echo 'make <target> [ARGS="..."]'
@@ -68,6 +68,10 @@ docs: $(DOCS_STAMP) ## Run the examples of the documentation and build it into s
 	$(BIN)/python -m pytest tests/test_documentation.py
 	$(BIN)/mkdocs build --strict --quiet
 	@echo 'Built site/index.html'
+
+browser: ## Install Chromium from Debian's packages, for the tests of the page (as root).
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends chromium
 
 example-cleanrl: $(STAMP) ## Train PPO in one file, after the manner of CleanRL (2 minutes).
 	$(BIN)/python examples/cleanrl_ppo.py $(ARGS)

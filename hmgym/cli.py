@@ -14,6 +14,7 @@ COMMANDS = {
         "compare a trained policy or a baseline with others on the same shocks",
     ),
     "simulate": ("hmgym.commands.simulate", "run a market without a learner; write its series and a figure"),
+    "dashboard": ("hmgym.commands.dashboard", "serve a page with sliders that runs markets and shows them"),
     "best-response": ("hmgym.commands.best_response", "what one of several learners gains by deviating"),
 }
 """Module and purpose of every subcommand; the module has ``main(argv) -> exit status``."""

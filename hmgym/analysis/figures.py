@@ -6,6 +6,7 @@ figure is made.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,14 @@ def new_figure(height: float, width: float = PAGE_WIDTH) -> Any:
 def save(figure: Any, path: str | Path) -> None:
     """Write a figure as a picture."""
     figure.savefig(path, dpi=_DPI)
+
+
+@layout()
+def picture(figure: Any) -> bytes:
+    """A figure as a PNG picture, as `save` writes it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=_DPI, format="png")
+    return buffer.getvalue()
 
 
 def plain(value: float) -> str:
