@@ -176,6 +176,7 @@ def _sums(values: Array, window: int) -> Array:
 
 def _slope(y: Array, x: Array) -> Array:
     """Least squares through the origin (E,) of y (T, E, F) on x, both less the mean of the last axis."""
+    x = x - x[..., :1]  # exactly zero where funds are alike, which rounding would hide
     y, x = y - y.mean(-1, keepdims=True), x - x.mean(-1, keepdims=True)
     above, below = (x * y).sum((0, 2)), (x * x).sum((0, 2))
     found = np.full(below.shape, np.nan)

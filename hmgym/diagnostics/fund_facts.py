@@ -212,7 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = sum(row is None for row in known.values())
     sys.stdout.write(
         f"\n{options.seeds} seeds of {options.months} months after {BURN_IN}; in parentheses the difference to the "
-        f"default and its 95 % interval, seed by seed; {failed} of {len(known)} markets did not clear and are left out\n"
+        f"default and its 95 % interval, seed by seed; {failed} of {len(known)} markets did not clear and are left out"
+        "\n"
     )
     return 0
 
