@@ -106,8 +106,8 @@ def test_a_learner_in_an_environment(env_id):
 
 
 def test_several_learners_get_new_funds():
-    config = FundsConfig(n_learners=2, ruin_fraction=0.9, **SMALL)
-    env = gym.make_vec("hmgym/Leverage-v0", num_envs=2, vectorization_mode="vector_entry_point", config=config)
+    config = FundsConfig(n_learners=2, ruin_fraction=0.95, **SMALL)
+    env = gym.make_vec("hmgym/Leverage-v0", num_envs=8, vectorization_mode="vector_entry_point", config=config)
     env.reset(seed=0)
     ended = 0
     with warnings.catch_warnings():
