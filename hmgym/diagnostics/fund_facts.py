@@ -197,7 +197,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = {"seeds": options.seeds, "months": options.months}
     known: dict[str, dict[str, float] | None] = {}
     if options.out and options.out.exists():
-        known = json.loads(options.out.read_text(encoding="utf-8"))["measures"]
+        found = json.loads(options.out.read_text(encoding="utf-8"))
+        if found["calibration"] != _calibration():
+            parser.error(f"--out must be a new file or one of the same FundsConfig, got {options.out} of another")
+        known = found["measures"]
     _fill(known, jobs_of(experiments, **settings), workers=options.workers, out=options.out)
 
     for experiment in experiments:
@@ -232,8 +235,15 @@ def _fill(known: dict[str, dict[str, float] | None], jobs: Sequence[Job], *, wor
             if out:
                 out.parent.mkdir(parents=True, exist_ok=True)
                 aside = out.with_suffix(".writing")
-                aside.write_text(json.dumps({"measures": known}, indent=1) + "\n", encoding="utf-8")
+                aside.write_text(
+                    json.dumps({"calibration": _calibration(), "measures": known}, indent=1) + "\n", encoding="utf-8"
+                )
                 aside.rename(out)
+
+
+def _calibration() -> str:
+    """All that is the same in every arm but what arms say, as text."""
+    return repr(FundsConfig(n_learners=0))
 
 
 def _interval(values: np.ndarray) -> Interval:

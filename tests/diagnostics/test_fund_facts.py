@@ -68,7 +68,7 @@ def test_the_command_goes_on_where_it_was_cut_off(tmp_path, capsys) -> None:
     rng = np.random.default_rng(0)
     known = {job.key(seed): {name: float(rng.random()) for name in MEASURES} for job in jobs for seed in job.seeds}
     out = tmp_path / "facts.json"
-    out.write_text(json.dumps({"measures": known}))
+    out.write_text(json.dumps({"calibration": repr(FundsConfig(n_learners=0)), "measures": known}))
     settings = ["--seeds", "3", "--months", "25", "--out", str(out), "--figures", str(tmp_path)]
     assert main(settings) == 0  # nothing is left to run
     said = capsys.readouterr().out
@@ -76,6 +76,14 @@ def test_the_command_goes_on_where_it_was_cut_off(tmp_path, capsys) -> None:
         for mechanism in MECHANISMS:
             assert f"{experiment.name}, {mechanism}" in said
         assert (tmp_path / f"fund_facts_{experiment.name}.png").stat().st_size > 10_000
+
+
+def test_measures_of_another_calibration_are_not_mixed_in(tmp_path, capsys) -> None:
+    out = tmp_path / "facts.json"
+    out.write_text(json.dumps({"calibration": repr(FundsConfig(n_learners=0, signals_r2=0.1)), "measures": {}}))
+    with pytest.raises(SystemExit):
+        main(["--out", str(out)])
+    assert "one of the same FundsConfig" in capsys.readouterr().err
 
 
 def test_bad_options(capsys) -> None:
