@@ -49,6 +49,7 @@ funds-long: $(STAMP) ## Run 20 fund markets of 600 months in both mechanisms, an
 results: $(BENCH_STAMP) ## Train and compare all agents, several seeds each, and measure plausibility; resumable (many hours).
 	$(BIN)/python -m hmgym.diagnostics.plausibility --seeds 200 --out benchmarks/results/plausibility.json \
 	  --figure docs/images/plausibility.png
+	$(BIN)/python -m hmgym.diagnostics.fund_facts --seeds 50 --out benchmarks/results/fund_facts.json --figures docs/images
 	$(BIN)/python -m benchmarks.leaderboard $(ARGS)
 	$(BIN)/python -m benchmarks.shares $(ARGS)
 	$(BIN)/python -m benchmarks.corner $(ARGS)
