@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import hmgym.market.funds as funds
+import hmgym.market.funds.retail as retail_module
 from hmgym.investors.g_learning import GProblem, as_demand, g_recursion, given_funds, look_through
 from hmgym.market import Market
-
-funds = pytest.importorskip("hmgym.market.funds")
-retail_module = pytest.importorskip("hmgym.market.funds.retail")
 
 
 @pytest.mark.parametrize("rationality", [0.3, 5.0])
