@@ -71,8 +71,8 @@ docs: $(DOCS_STAMP) ## Run the examples of the documentation and build it into s
 	@echo 'Built site/index.html'
 
 browser: ## Install Chromium from Debian's packages, for the tests of the page (as root).
-	apt-get update -qq
-	apt-get install -y -qq --no-install-recommends chromium
+	timeout 120 apt-get update -qq
+	timeout 300 apt-get install -y -qq --no-install-recommends chromium
 
 example-cleanrl: $(STAMP) ## Train PPO in one file, after the manner of CleanRL (2 minutes).
 	$(BIN)/python examples/cleanrl_ppo.py $(ARGS)
