@@ -5,8 +5,10 @@ Time comes first, E markets next. Returns are simple and monthly, of fund units,
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -136,35 +138,35 @@ def format_fact(varied: str, shown: Sequence[str], arms: Sequence[Arm]) -> str:
 
 
 @layout()
-def draw_fact(varied: str, shown: Sequence[str], arms: Mapping[str, Sequence[Arm]], *, logarithmic: bool) -> object:
-    """A matplotlib figure, a panel a measure: means with their intervals of every mechanism, by what is varied.
+def draw_fact(varied: str, shown: Sequence[str], arms: Mapping[str, Sequence[Arm]], *, logarithmic: bool) -> Any:
+    """A matplotlib figure, a panel a measure: differences to the default with their intervals, by what is varied.
 
     Args:
         varied: label of the horizontal axes.
         shown: names of `MEASURES`.
         arms: by mechanism.
-        logarithmic: the horizontal axes; a value of 0 stands at the left of the others.
+        logarithmic: whether values stand side by side, whatever lies between them.
 
     Raises:
         ImportError: matplotlib is missing.
     """
-    figure = new_figure(2.6)
+    figure = new_figure(2.8)
     values = [arm.value for arm in next(iter(arms.values()))]
     places = np.arange(len(values)) if logarithmic else np.asarray(values)
+    nothing = Interval(mean=0.0, low=0.0, high=0.0)
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
+        axes.axhline(0.0, color=MUTED, lw=0.6)
         for (mechanism, those), colour in zip(arms.items(), SERIES, strict=False):
-            found = [arm.measures[name] for arm in those]
+            found = [arm.differences[name] if arm.differences else nothing for arm in those]
             mean, low, high = (np.array([getattr(one, end) for one in found]) for end in ("mean", "low", "high"))
             axes.errorbar(
                 places, mean, [mean - low, high - mean], color=colour, marker="o", capsize=2.0, label=mechanism
             )
-        if name not in ("mispricing", "relative_mispricing", "volatility", "flows"):
-            axes.axhline(0.0, color=MUTED, lw=0.6)
         if logarithmic:
-            axes.set_xticks(places, [plain(float(f"{value:.2g}")) for value in values])
-        axes.set(xlabel=varied)
-        axes.set_title(MEASURES[name].replace(", ", ",\n"))
+            axes.set_xticks(places, [plain(float(f"{value:.2g}")) for value in values], fontsize=6.5)
+        axes.set_title(textwrap.fill(MEASURES[name], 90 // len(shown)))
     axes.legend(loc="best")
+    figure.supxlabel(f"{varied}; differences to the default", fontsize=8.0)
     return figure
 
 

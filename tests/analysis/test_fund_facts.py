@@ -107,4 +107,4 @@ def test_the_picture(logarithmic: bool) -> None:
     pytest.importorskip("matplotlib")
     arms = {"clearing": _arms(), "impact": _arms()}
     figure = draw_fact("gain", ["flows", "persistence"], arms, logarithmic=logarithmic)
-    assert len(figure.axes) == 2  # type: ignore[attr-defined]
+    assert len(figure.axes) == 2
