@@ -1,16 +1,14 @@
-"""The page and the notebook in a browser without a window: a slider moves, the button is clicked, the picture changes.
+"""The page in a browser without a window: a slider moves, the button is clicked, the picture changes.
 
 Any Chromium that is installed will do; without one, or without playwright, these tests are skipped.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,9 +23,6 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 ROOT = Path(__file__).parents[2]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE = 100_000  # milliseconds, for kernels that are compiled and for machines with other work
-CELL = """from hmgym.dashboard import Dashboard
-
-Dashboard()"""
 
 pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (apt-get install chromium)"),
@@ -70,21 +65,6 @@ class Visit:
         slider = self.page.locator(".bk-input-group", has=self.page.get_by_text(label, exact=False)).first
         slider.locator(".noUi-handle").press(key)
         playwright.expect(slider).to_contain_text(value)
-
-    def wait_until_connected(self) -> None:
-        """A notebook shows the page before it is connected to the kernel: click until a click is answered."""
-        self.button.wait_for()
-        answer = self.page.get_by_role("button", name="Running").or_(
-            self.page.get_by_alt_text("Panels of the last run")
-        )
-        for _ in range(PATIENCE // 2000):
-            try:
-                self.button.click(timeout=2000)
-                answer.first.wait_for(timeout=2000)
-            except playwright.TimeoutError:
-                if self.button.count():
-                    continue
-            return
 
     def run(self, seen: str | None = None) -> str:
         """Click the button and wait for another picture than the one seen."""
@@ -151,44 +131,3 @@ def test_the_page(chromium: Any) -> None:
         assert visit.hosts() <= {"localhost", None}, visit.asked
         process.terminate()
         assert process.stdout.read().count("\n") == 1  # that it ends; no warning, no traceback
-
-
-def test_the_notebook(chromium: Any, tmp_path: Path) -> None:
-    pytest.importorskip("jupyterlab", reason="JupyterLab is not installed")
-    pytest.importorskip("ipykernel", reason="ipykernel is not installed")
-    nbformat = pytest.importorskip("nbformat")
-    (tmp_path / "work").mkdir()
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)], metadata={"kernelspec": kernel})
-    nbformat.write(notebook, tmp_path / "work" / "page.ipynb")
-    places = (
-        "HOME", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR",
-        "JUPYTERLAB_WORKSPACES_DIR",
-    )  # fmt: skip
-    serve = [
-        "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0", "--IdentityProvider.token=",
-        f"--ServerApp.root_dir={tmp_path / 'work'}",
-    ]  # fmt: skip
-    log = (tmp_path / "log").open("w")
-    with log, running(
-        serve, env={name: str(tmp_path / name) for name in places}, stdout=log, stderr=subprocess.STDOUT
-    ) as process:  # fmt: skip
-        visit = Visit(chromium, f"{notebook_server(process, tmp_path)}lab/tree/page.ipynb")
-        visit.page.get_by_text("| Idle").wait_for()
-        visit.page.locator(".jp-Notebook .jp-Cell").first.click()
-        visit.page.keyboard.press("Shift+Enter")
-        visit.wait_until_connected()
-        playwright.expect(visit.button).to_be_enabled(timeout=PATIENCE)
-        play(visit)
-
-
-def notebook_server(process: subprocess.Popen[str], folder: Path) -> str:
-    """The address of a notebook server, once it has one."""
-    until = time.monotonic() + PATIENCE / 1000
-    while time.monotonic() < until and process.poll() is None:
-        for file in (folder / "JUPYTER_RUNTIME_DIR").glob("jpserver-*.json"):
-            text = file.read_text()
-            if text.endswith("}"):
-                return str(json.loads(text)["url"])
-        time.sleep(0.2)
-    raise AssertionError((folder / "log").read_text())
