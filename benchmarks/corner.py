@@ -137,9 +137,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for env_id in IDS:  # all that was run, now and before
         found = {}
         for size, name in itertools.product(SIZES, LEARNERS):
-            runs = stored_first(
-                (corner_job(env_id, name, size, seed, options) for seed in range(_MOST_SEEDS)), options.runs
-            )
+            jobs = (corner_job(env_id, name, size, seed, options) for seed in range(max(options.seeds, _MOST_SEEDS)))
+            runs = stored_first(jobs, options.runs)
             if runs:
                 found[name, size] = runs
         if any(size == "price-taker" for _, size in found):

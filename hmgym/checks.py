@@ -58,3 +58,15 @@ def shown(value: Any) -> str:
     """What came, short enough for a message."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def check_interval(name: str, value: Any, low: float, high: float, *, open_interval: bool = False) -> None:
+    """Check that an argument is a number between two bounds, both included unless the interval is open.
+
+    Raises:
+        ValueError: it is not; names the argument.
+    """
+    inside = is_finite_number(value) and (low < value < high if open_interval else low <= value <= high)
+    if not inside:
+        bounds = f"in ({low:g}, {high:g})" if open_interval else f"in [{low:g}, {high:g}]"
+        raise ValueError(f"`{name}` must be {bounds}, got {shown(value)}")

@@ -15,11 +15,11 @@ from hmgym.investors.signals import SIGNALS
 from hmgym.investors.styles import classification
 from hmgym.market import Market, MarketState
 from hmgym.market.funds import FundsConfig
+from hmgym.market.funds.companies import extra_payout
 from hmgym.market.funds.seats import Seats
 from hmgym.simulation import Array, SimulationResult
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 INDEX, MOMENTUM = "index", "momentum"
@@ -129,9 +129,7 @@ class FundsResult(SimulationResult):
     @property
     def _extra_payout(self) -> Array:
         """Beyond the dividend yield, of value, (T, E, N)."""
-        log_value = np.log(self.fundamentals[:-1])
-        reversion = self.config.payout_reversion
-        return np.asarray(reversion * (log_value - log_value.mean(-1, keepdims=True)))
+        return np.asarray(extra_payout(np.log(self.fundamentals[:-1]), self.config.payout_reversion))
 
     @property
     def active_ownership(self) -> Array:
@@ -146,15 +144,9 @@ class FundsResult(SimulationResult):
         return np.asarray(held / self.market_value)
 
     @property
-    def gross_leverage(self) -> Array:
-        """Money in positions of either sign over the wealth of retail investors, funds seen through, (T+1, E)."""
-        positions = np.abs(self.holdings) * self.prices[:, :, None]
-        return np.asarray(positions.sum((-1, -2)) / self.retail_wealth.sum(-1))
-
-    @property
-    def wealth_shares(self) -> Array:
-        """Share of all wealth of each retail investor, (T+1, E, R): who else there is belongs to them."""
-        return np.asarray(self.retail_wealth / self.retail_wealth.sum(-1, keepdims=True))
+    def owners_wealth(self) -> Array:
+        """The retail investors' (T+1, E, R): funds and who else there is belong to them."""
+        return self.retail_wealth
 
     def performance(self) -> dict[str, Performance]:
         """Return, deviation, Sharpe ratio and drawdown of funds by style."""
@@ -197,34 +189,26 @@ class FundsResult(SimulationResult):
         """Correlations (E, K, K) of the factors' returns."""
         return factor_correlations(self.factor_returns)
 
-    def to_frame(self) -> pd.DataFrame:
-        """A row a market and month: what every scenario has, and of funds their ownership, value, return, flow."""
-        frame = super().to_frame()
-        rows, markets, _ = self.prices.shape
-        none = np.full((1, markets), np.nan)
-
-        def column(values: Array) -> Array:
-            full = values if len(values) == rows else np.concatenate([none, values])
-            return np.asarray(full.T.ravel())
-
-        managed = self.seats.managed
-        frame["retail_wealth"] = column(self.retail_wealth.sum(-1))
-        frame["index_return"] = column(self.index_returns)
+    def _columns(self) -> dict[str, Array]:
+        """What every scenario has, and of funds their ownership, value, return, flow."""
+        columns, managed = super()._columns(), self.seats.managed
+        columns["retail_wealth"] = self.retail_wealth.sum(-1)
+        columns["index_return"] = self.index_returns
         for name, funds, owned in (
             ("active", slice(managed), self.active_ownership),
             ("passive", slice(managed, None), self.passive_ownership),
         ):
-            frame[f"{name}_ownership"] = column(owned)
+            columns[f"{name}_ownership"] = owned
             values = self.fund_values[:, :, funds]
             if not values.shape[-1]:
                 continue
-            frame[f"{name}_value"] = column(values.sum(-1))
-            frame[f"{name}_return"] = column(self.fund_returns[:, :, funds].mean(-1))
+            columns[f"{name}_value"] = values.sum(-1)
+            columns[f"{name}_return"] = self.fund_returns[:, :, funds].mean(-1)
             money = self.fund_flows[:, :, funds] * values[:-1]
-            frame[f"{name}_flow"] = column(money.sum(-1) / values[:-1].sum(-1))
-        for k, signal in enumerate(SIGNALS):
-            frame[f"factor_{signal}"] = column(self.factor_returns[..., k]) if self.config.n_assets > 1 else np.nan
-        return frame
+            columns[f"{name}_flow"] = money.sum(-1) / values[:-1].sum(-1)
+        none = np.full((*self.index_returns.shape, len(SIGNALS)), np.nan)
+        factors = self.factor_returns if self.config.n_assets > 1 else none
+        return columns | {f"factor_{signal}": factors[..., k] for k, signal in enumerate(SIGNALS)}
 
     def plot(self, market: int = 0) -> Figure:
         """Eight panels of one market: prices, factors, funds, styles, Sharpe ratios, positions, classes, flows.
@@ -233,8 +217,7 @@ class FundsResult(SimulationResult):
             ValueError: there is no such market.
             ImportError: matplotlib is missing.
         """
-        if not 0 <= market < self.prices.shape[1]:
-            raise ValueError(f"`market` must be one of {self.prices.shape[1]} markets, got {market!r}")
+        self._check_market(market)
         from hmgym.analysis.fund_panels import fund_panels
 
         managed = self.seats.managed

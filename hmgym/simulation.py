@@ -70,15 +70,20 @@ class SimulationResult:
         return np.asarray(0.5 * traded.sum((-1, -2)) / self.market_value[1:])
 
     @property
+    def owners_wealth(self) -> Array:
+        """Wealth (T+1, E, ·) of those whom everything belongs to in the end: of all B investors."""
+        return self.wealth
+
+    @property
     def gross_leverage(self) -> Array:
-        """Money in positions of either sign over wealth, all investors together, (T+1, E)."""
+        """Money in positions of either sign over the owners' wealth, all investors together, (T+1, E)."""
         positions = np.abs(self.holdings) * self.prices[:, :, None]
-        return np.asarray(positions.sum((-1, -2)) / self.wealth.sum(-1))
+        return np.asarray(positions.sum((-1, -2)) / self.owners_wealth.sum(-1))
 
     @property
     def wealth_shares(self) -> Array:
-        """Share of all wealth of each investor, (T+1, E, B)."""
-        return np.asarray(self.wealth / self.wealth.sum(-1, keepdims=True))
+        """Share of all wealth of each owner, (T+1, E, ·)."""
+        return np.asarray(self.owners_wealth / self.owners_wealth.sum(-1, keepdims=True))
 
     @property
     def conservation(self) -> float:
@@ -122,18 +127,26 @@ class SimulationResult:
         except ImportError as error:
             raise ImportError('`to_frame` needs pandas: pip install "hmgym[data]"') from error
         rows, markets, _ = self.prices.shape
+        none = np.full((1, markets), np.nan)
+        index = pd.MultiIndex.from_product([range(markets), range(rows)], names=["market", "month"])
+        columns = {
+            name: column if len(column) == rows else np.concatenate([none, column])
+            for name, column in self._columns().items()
+        }
+        return pd.DataFrame({name: column.T.ravel() for name, column in columns.items()}, index=index)
+
+    def _columns(self) -> dict[str, Array]:
+        """Columns of the frame, (T+1, E) each or (T, E) without the first row."""
         columns: dict[str, Array] = {}
         for i, asset in enumerate(self.assets):
             columns[f"price_{asset}"] = self.prices[..., i]
             columns[f"value_{asset}"] = self.fundamentals[..., i]
-        columns["turnover"] = np.concatenate([np.full((1, markets), np.nan), self.turnover])
+        columns["turnover"] = self.turnover
         columns["gross_leverage"] = self.gross_leverage
         columns["wealth"] = self.wealth.sum(-1)
         columns["largest_wealth_share"] = self.wealth_shares.max(-1)
         columns["ruined"] = self.ruined.sum(-1)
-        columns |= {f"cash_{name}": account for name, account in self.accounts.items()}
-        index = pd.MultiIndex.from_product([range(markets), range(rows)], names=["market", "month"])
-        return pd.DataFrame({name: column.T.ravel() for name, column in columns.items()}, index=index)
+        return columns | {f"cash_{name}": account for name, account in self.accounts.items()}
 
     def plot(self, market: int = 0) -> Figure:
         """Six panels of one market: prices and values, mispricing, returns, turnover, leverage, wealth shares.
@@ -142,8 +155,7 @@ class SimulationResult:
             ValueError: there is no such market.
             ImportError: matplotlib is missing.
         """
-        if not 0 <= market < self.prices.shape[1]:
-            raise ValueError(f"`market` must be one of {self.prices.shape[1]} markets, got {market!r}")
+        self._check_market(market)
         from hmgym.analysis.market_panels import market_panels
 
         return market_panels(
@@ -156,6 +168,10 @@ class SimulationResult:
             gross_leverage=self.gross_leverage[:, market],
             wealth_shares=self.wealth_shares[:, market],
         )
+
+    def _check_market(self, market: int) -> None:
+        if not 0 <= market < self.prices.shape[1]:
+            raise ValueError(f"`market` must be one of {self.prices.shape[1]} markets, got {market!r}")
 
     @property
     def assets(self) -> tuple[str, ...]:

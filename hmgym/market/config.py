@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hmgym.checks import integer, is_finite_number, shown
+from hmgym.checks import check_interval, integer, shown
 from hmgym.data import PriceHistory, PriceSource, packaged_span, read_prices
 from hmgym.investors import PopulationConfig
 from hmgym.market.registry import COHORTS, MECHANISMS, SCENARIOS, registered
@@ -161,7 +161,7 @@ class MarketConfig:
             ("impact", 0.0, 1e6),
             ("dealer_limit", 0.0, 1.0),
         ):
-            _check(name, getattr(self, name), low, high)
+            check_interval(name, getattr(self, name), low, high)
         for name, low, high in (
             ("ruin_fraction", 0.0, 1.0),
             ("initial_value", 0.0, math.inf),
@@ -170,7 +170,7 @@ class MarketConfig:
             ("impact_turn", 0.0, math.inf),
             ("impact_memory_months", 0.99, math.inf),
         ):
-            _check(name, getattr(self, name), low, high, open_interval=True)
+            check_interval(name, getattr(self, name), low, high, open_interval=True)
         if self.cost_anticipation not in COST_ANTICIPATIONS:
             known = ", ".join(f'"{name}"' for name in COST_ANTICIPATIONS)
             raise ValueError(f"`cost_anticipation` must be one of {known}, got {self.cost_anticipation!r}")
@@ -180,9 +180,9 @@ class MarketConfig:
             )
         for name in ("ownership_limit", "short_limit"):
             if getattr(self, name) is not None:
-                _check(name, getattr(self, name), 0.0, math.inf, open_interval=True)
+                check_interval(name, getattr(self, name), 0.0, math.inf, open_interval=True)
         if self.initial_mispricing is not None:
-            _check("initial_mispricing", self.initial_mispricing, -3.0, 3.0)
+            check_interval("initial_mispricing", self.initial_mispricing, -3.0, 3.0)
         if self.n_learners and self.learner_share == 0.0:
             raise ValueError("`learner_share` must be > 0 where there are learners, got 0.0")
         if self.learner_share * self.n_learners >= 1.0:
@@ -225,7 +225,7 @@ class MarketConfig:
                     f"`cohorts` must hold parameters of cohorts (`hmgym.investors.cohort.CohortConfig`), got {cohort!r}"
                 )
             integer(f"cohorts: seats of {cohort.name}", cohort.seats, 1)
-            _check(f"cohorts: wealth_share of {cohort.name}", cohort.wealth_share, 0.0, 1.0)
+            check_interval(f"cohorts: wealth_share of {cohort.name}", cohort.wealth_share, 0.0, 1.0)
         object.__setattr__(self, "cohorts", cohorts)
         seats = sum(cohort.seats for cohort in cohorts)
         if seats and self.n_investors < self.n_learners + 2 + seats:
@@ -316,10 +316,3 @@ def _two_dates(dates: Any) -> tuple[str, str]:
     if not isinstance(dates, (tuple, list)) or len(dates) != 2 or not all(isinstance(date, str) for date in dates):
         raise ValueError(f"`dates` must be two ISO dates, first and last, or None, got {shown(dates)}")
     return dates[0], dates[1]
-
-
-def _check(name: str, value: float, low: float, high: float, *, open_interval: bool = False) -> None:
-    inside = is_finite_number(value) and (low < value < high if open_interval else low <= value <= high)
-    if not inside:
-        bounds = f"in ({low:g}, {high:g})" if open_interval else f"in [{low:g}, {high:g}]"
-        raise ValueError(f"`{name}` must be {bounds}, got {shown(value)}")

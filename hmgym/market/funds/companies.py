@@ -8,15 +8,15 @@ order.
 
 from __future__ import annotations
 
-from torch import Tensor
+from hmgym.arrays import Array
 
 
-def extra_payout(log_value: Tensor, reversion: float) -> Tensor:
+def extra_payout(log_value: Array, reversion: float) -> Array:
     """c (log v − mean log v) (..., N), of value a month.
 
     Args:
         log_value: (..., N).
         reversion: c.
     """
-    payout: Tensor = reversion * (log_value - log_value.mean(-1)[..., None])
+    payout: Array = reversion * (log_value - log_value.mean(-1)[..., None])
     return payout

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from hmgym.checks import integer, is_finite_number, shown
+from hmgym.checks import check_interval, integer, is_finite_number, shown
 from hmgym.data import PriceHistory, packaged_span
 from hmgym.investors.styles import STYLES
 from hmgym.market.config import MarketConfig
@@ -130,7 +130,7 @@ class FundsConfig(MarketConfig):
             ("manager_pull", 0.0, 1.0),
             ("momentum_gain", 0.0, 10.0),
         ):
-            _check(name, getattr(self, name), low, high)
+            check_interval(name, getattr(self, name), low, high)
         for name, most in (
             ("fund_share", 1.0),
             ("rationality", math.inf),
@@ -141,7 +141,7 @@ class FundsConfig(MarketConfig):
             ("wealth_tail", math.inf),
             ("overdraft_limit", math.inf),
         ):
-            _check(name, getattr(self, name), 0.0, most, strict=True)
+            check_interval(name, getattr(self, name), 0.0, most, open_interval=True)
         for name in ("retail_risk_aversion", "retail_pull"):
             _check_range(name, getattr(self, name))
         self._check_shares()
@@ -167,7 +167,7 @@ class FundsConfig(MarketConfig):
         managed, passive = self.n_active + self.n_learners, self.n_passive
         if self.active_share is None:
             return
-        _check("active_share", self.active_share, 0.0, 1.0)
+        check_interval("active_share", self.active_share, 0.0, 1.0)
         if self.active_share > self.fund_share:
             raise ValueError(f"`active_share` must be <= fund_share = {self.fund_share}, got {self.active_share}")
         if bool(self.active_share) != bool(managed):
@@ -200,13 +200,6 @@ class FundsConfig(MarketConfig):
     def premium(self) -> float:
         """Expected log return of an asset at its value, over interest, a month."""
         return self.growth + self.dividend_yield - self.interest_rate
-
-
-def _check(name: str, value: Any, low: float, high: float, *, strict: bool = False) -> None:
-    good = is_finite_number(value) and (low < value < high if strict else low <= value <= high)
-    if not good:
-        bounds = f"in ({low:g}, {high:g})" if strict else f"in [{low:g}, {high:g}]"
-        raise ValueError(f"`{name}` must be {bounds}, got {shown(value)}")
 
 
 def _check_range(name: str, bounds: Any) -> None:
