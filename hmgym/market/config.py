@@ -91,7 +91,8 @@ class MarketConfig:
     flow_rate: float = 0.03
     """share of the distance to its target wealth that flows to or from each investor"""
     cash_ratio: float = 0.3
-    """cash of all investors over market value that consumption or issuance steers to"""
+    """cash of all investors over the fundamental value of the first shares: at the start, and where consumption or
+    issuance steers to"""
     cash_adjustment: float = 0.1
     """share of the gap to `cash_ratio` that is closed"""
     learner_share: float = 0.05

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from hmgym.arrays import namespace
+from hmgym.market.config import MarketConfig
 from hmgym.market.demand import Trade
 from hmgym.market.ledger import INVESTORS, Ledger
 from hmgym.market.mechanisms import DEALER
@@ -65,3 +66,19 @@ def pay_interest(ledger: Ledger, rate: float, spread: float = 0.0) -> None:
 def pay_dividends(ledger: Ledger, holdings: Tensor, a_share: Tensor) -> None:
     """The issuer pays the holders, the short pay the issuer; `a_share` (E, N) money."""
     ledger.pay("issuer", INVESTORS, namespace(holdings).dot(holdings, a_share))
+
+
+def pay_consumption(ledger: Ledger, config: MarketConfig, state: MarketState, wealth: Tensor) -> None:
+    """Households consume a part of what cash exceeds its share of value, else the issuer pays some in.
+
+    In proportion to `wealth` (E, B) where that is positive. Money follows what companies are worth, at the first
+    supply, rather than what they are priced at: whoever lifts prices prints no money, and what companies sell or buy
+    back leaves less or more of it for a share.
+    """
+    xp = namespace(wealth)
+    wanted = config.cash_ratio * config.shares * xp.exp(state.log_value).sum(-1)
+    total = config.cash_adjustment * (ledger.cash.sum(-1) - wanted)
+    able = xp.at_least(wealth, 0.0)
+    each = able * (total / able.sum(-1))[:, None]
+    ledger.pay(INVESTORS, "households", xp.at_least(each, 0.0))
+    ledger.pay("issuer", INVESTORS, xp.at_least(-each, 0.0))

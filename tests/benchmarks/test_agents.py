@@ -130,7 +130,7 @@ def test_shares_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_corners_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corner, "run_jobs", pretend)
     assert corner.main(["--seeds", "2", "--ids", IDS[1], "--runs", str(tmp_path), "--results", str(tmp_path)]) == 0
-    rows = json.loads((tmp_path / "corner.json").read_text())["environments"][IDS[1]]["rows"]
+    rows = json.loads((tmp_path / "corner.json").read_text())["environments"][IDS[1]]
     assert len(rows) == len(corner.LEARNERS) * len(corner.SIZES)
     assert all(row["passes"] for row in rows)
     for size in corner.SIZES:

@@ -101,7 +101,7 @@ def test_every_account_has_one_kind_of_payment(start, frictions):
         interest = (config.interest_rate * cash_after_trade + config.borrowing_spread * debt).sum(1)
         torch.testing.assert_close(change["bank"], -interest, rtol=1e-9, atol=1e-6)
         dividends = config.dividend_yield * (old.fundamentals * state.supply).sum(1)  # on new shares too
-        wanted = config.cash_ratio * (state.supply * state.prices).sum(1)
+        wanted = config.cash_ratio * config.shares * old.fundamentals.sum(1)  # of the first shares, at value
         gap = cash_after_trade.sum(1) + interest + dividends - wanted
         adjusted = config.cash_adjustment * gap
         torch.testing.assert_close(change["households"], adjusted.clamp(min=0.0), rtol=1e-9, atol=1e-6)

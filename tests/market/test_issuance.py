@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from hmgym import simulate
 from hmgym.market import Market, MarketConfig
 from hmgym.market.crowd.issuance import issued_shares
 from hmgym.market.state import MarketState
@@ -36,13 +37,23 @@ def test_supply_answers_to_price_outside_the_band(log_ratio: float, growth: floa
         np.testing.assert_allclose(issued.numpy(), growth * CONFIG.shares, rtol=1e-12)
 
 
-def test_buy_backs_end_at_half_of_the_first_supply() -> None:
-    state = priced(Market(CONFIG), -5.0)
-    for share, left in ((0.55, 0.5), (0.5, 0.5), (0.3, 0.3)):
-        near = replace(state, supply=torch.full_like(state.supply, share * CONFIG.shares))
-        issued = issued_shares(CONFIG, near)
-        assert issued is not None
-        np.testing.assert_allclose((near.supply + issued).numpy(), left * CONFIG.shares, rtol=1e-12)
+@pytest.mark.parametrize(("n_assets", "n_investors"), [(3, 20), (2, 8)])
+def test_supply_settles_by_itself(n_assets: int, n_investors: int) -> None:
+    """Few investors want a discount for all risk; buy-backs leave more money for a share until there is none."""
+    run = simulate(months=240, markets=8, seed=0, n_assets=n_assets, n_investors=n_investors)
+    assert run.supply[-1].min() > 0.02 * CONFIG.shares
+    assert abs(run.mispricing[120:].mean()) < CONFIG.issuance_band
+
+
+@pytest.mark.parametrize("log_ratio", [-1.0, 0.0, 1.0])
+def test_whoever_lifts_prices_prints_no_money(log_ratio: float) -> None:
+    """Cash follows value at the first supply, whatever prices and supply are."""
+    config = CONFIG.replace(cash_adjustment=1.0)
+    market = Market(config)
+    state = priced(market, log_ratio)
+    after, _ = market.transition(state, None, market.draw_shocks(np.random.default_rng(1), 2))
+    wanted = config.cash_ratio * config.shares * state.fundamentals.sum(1)
+    torch.testing.assert_close(after.cash.sum(1), wanted, rtol=1e-9, atol=1e-6)
 
 
 def test_a_fixed_supply() -> None:

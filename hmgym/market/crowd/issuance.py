@@ -2,9 +2,9 @@
 
 A band around value is left alone. Beyond it supply grows, or shrinks, by the issuance rate times what
 log(price / value) lies outside the band. So nobody can hold what there is of an asset for long at a price of its own
-making. Buy-backs end at half of the first supply: where prices are below the band for good, because few bear all risk,
-nothing would be left. Firms do issue when their shares are dear: Baker and Wurgler (2002), Market timing and capital
-structure.
+making. Cash follows the value of the first shares, whatever the supply became (`settlement`), so what is sold meets
+less money a share and what is bought back leaves more: supply settles by itself. Firms do issue when their shares are
+dear: Baker and Wurgler (2002), Market timing and capital structure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from hmgym.market.config import MarketConfig
 from hmgym.market.state import MarketState
 
 _LARGEST = 0.2  # of the supply, in a month
-_LEAST = 0.5  # of the first supply, at which buy-backs end
 
 
 def issued_shares(config: MarketConfig, state: MarketState) -> Tensor | None:
@@ -32,7 +31,5 @@ def issued_shares(config: MarketConfig, state: MarketState) -> Tensor | None:
         return None
     outside = mispricing - xp.at_most(xp.at_least(mispricing, -band), band)
     growth = xp.at_most(xp.at_least(config.issuance_rate * outside, -_LARGEST), _LARGEST)
-    supply = state.supply
-    least = xp.at_most(supply, _LEAST * config.shares)
-    shares: Tensor = xp.maximum(supply * (1.0 + growth), least) - supply
+    shares: Tensor = state.supply * growth
     return shares

@@ -14,7 +14,7 @@ from hmgym.arrays import namespace
 from hmgym.market.config import MarketConfig
 from hmgym.market.demand import Trade
 from hmgym.market.ledger import INVESTORS, Ledger
-from hmgym.market.settlement import Settlement, pay_dividends, pay_for_trades, pay_interest
+from hmgym.market.settlement import Settlement, pay_consumption, pay_dividends, pay_for_trades, pay_interest
 from hmgym.market.state import MarketState
 
 
@@ -40,10 +40,8 @@ def settle(
     closing = ledger.cash + invested  # wealth at the close, before flows
 
     target = target_share * closing.sum(-1)[:, None]
-    consumption = _consumption(config, ledger.cash, closing, (state.supply * prices).sum(-1))
     ledger.net(config.flow_rate * (target - closing))
-    ledger.pay(INVESTORS, "households", xp.at_least(consumption, 0.0))
-    ledger.pay("issuer", INVESTORS, xp.at_least(-consumption, 0.0))
+    pay_consumption(ledger, config, state, closing)
     ended = ledger.cash + invested
     ruined = ended < config.ruin_fraction * target
 
@@ -62,10 +60,3 @@ def settle(
             ended = ledger.cash + invested
         reward, unit_value = xp.log(floored / unit_value), floored
     return Settlement(ledger.cash, ended, unit_value, reward, ruined, ledger.accounts)
-
-
-def _consumption(config: MarketConfig, cash: Tensor, closing: Tensor, market_value: Tensor) -> Tensor:
-    """What each investor (E, B) consumes, in proportion to its wealth; where negative, what is issued to it."""
-    positive: Tensor = namespace(closing).at_least(closing, 0.0)
-    total = config.cash_adjustment * (cash.sum(-1) - config.cash_ratio * market_value)
-    return positive * (total / positive.sum(-1))[:, None]

@@ -20,7 +20,7 @@ from hmgym.market.funds.seats import Seats
 from hmgym.market.funds.state import FundsState
 from hmgym.market.ledger import INVESTORS, Ledger
 from hmgym.market.mechanisms import DEALER
-from hmgym.market.settlement import Settlement, pay_dividends, pay_for_trades, pay_interest
+from hmgym.market.settlement import Settlement, pay_consumption, pay_dividends, pay_for_trades, pay_interest
 from hmgym.market.state import MarketState
 
 ACCOUNTS = ("households", "issuer", "bank", "exchange", "default_fund", "companies", "vendor")
@@ -72,7 +72,7 @@ class Month:
         fell = fell | fell_early
         # From here on funds are not touched.
         wealth = self._retail_wealth(unit_value)
-        self._consume(wealth)
+        pay_consumption(ledger, config, state, self._to_retail(wealth))
         wealth = self._retail_wealth(unit_value)
         target = self._own.target_share * wealth.sum(-1)[:, None]
         self._flow_in_kind(wealth, target)
@@ -140,16 +140,6 @@ class Month:
         yearly = _MONTH * self._fund_values()
         self.ledger.pay(INVESTORS, "companies", self._to_funds(self._own.traits.fees * yearly))
         self.ledger.pay("companies", "vendor", (self._own.traits.information_costs * yearly).sum(-1))
-
-    def _consume(self, wealth: Tensor) -> None:
-        """Retail investors consume, in proportion to wealth, what cash exceeds its share; else cash is issued."""
-        xp, config, cash = self._xp, self._config, self.ledger.cash
-        market = (self._state.supply * self._trade.prices).sum(-1)
-        total = config.cash_adjustment * (cash.sum(-1) - config.cash_ratio * market)
-        able = xp.at_least(wealth, 0.0)
-        each = self._to_retail(able * (total / able.sum(-1))[:, None])
-        self.ledger.pay(INVESTORS, "households", xp.at_least(each, 0.0))
-        self.ledger.pay("issuer", INVESTORS, xp.at_least(-each, 0.0))
 
     def _flow_in_kind(self, wealth: Tensor, target: Tensor) -> None:
         """Those above their target wealth give a part of all that they have to those below, in kind."""
