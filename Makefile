@@ -54,6 +54,7 @@ results: $(BENCH_STAMP) ## Train and compare all agents, several seeds each, and
 	$(BIN)/python -m benchmarks.shares $(ARGS)
 	$(BIN)/python -m benchmarks.corner $(ARGS)
 	$(BIN)/python -m benchmarks.learners
+	$(BIN)/python -m benchmarks.fund_learners
 
 gradients: $(STAMP) ## Measure gradients through the market (docs/gradients.md): figures and JSON.
 	$(BIN)/python -m hmgym.diagnostics.gradients all --out benchmarks/results --figures docs/images $(ARGS)

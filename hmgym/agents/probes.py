@@ -32,7 +32,8 @@ from hmgym.envs.setup import make_config
 PRICE_TAKER_SHARE = 0.001
 """Share of all wealth with which a learner hardly moves a price."""
 NO_INFORMATION = {"signal_r2": 0.0}
-"""Changes to an economy that make every signal noise."""
+"""Changes to the default economy that make every signal noise."""
+_INFORMATION = ("signal_r2", "signals_r2")
 _SIZES = ("n_assets", "n_investors", "n_learners")
 
 
@@ -54,6 +55,16 @@ def with_economy(env_kwargs: Mapping[str, Any] | None, **changes: Any) -> dict[s
     return {**given, "config": config.replace(**changes)}
 
 
+def no_information(env_kwargs: Mapping[str, Any] | None = None) -> dict[str, float]:
+    """Changes that make every signal noise, in whatever scenario: for `with_economy`.
+
+    Args:
+        env_kwargs: arguments of the environment.
+    """
+    config = with_economy(env_kwargs, signal_r2=0.0)["config"]
+    return {name: 0.0 for name in _INFORMATION if hasattr(config, name)}
+
+
 def without_information(
     policy: Policy,
     env_id: str,
@@ -67,7 +78,7 @@ def without_information(
         ValueError: the id is no market.
     """
     settings = protocol.report(env_id, env_kwargs)
-    settings["env_kwargs"] = with_economy(settings["env_kwargs"], **NO_INFORMATION)
+    settings["env_kwargs"] = with_economy(settings["env_kwargs"], **no_information(settings["env_kwargs"]))
     return evaluate(policy, env_id, name="without information", **settings)
 
 

@@ -55,7 +55,8 @@ class ActionBox:
             raise ValueError(
                 f"`action` must be finite, got {values[market, learner, entry]} for `{self.names[entry]}` of {whose}"
             )
-        return np.clip(values, -1.0, 1.0, out=values)
+        clipped: npt.NDArray[np.float64] = np.minimum(np.maximum(values, -1.0), 1.0)
+        return clipped
 
     def describe(self, action: npt.ArrayLike) -> str:
         """One action for tables, in natural units where these are known: ``"short_leverage +0.5"``."""

@@ -142,6 +142,7 @@ class ObservationMap(ObservationBox):
         n = state.unit_value.shape[1]
         prices, holdings, cash = array(state.prices)[:, None], array(state.holdings), array(state.cash)[..., None]
         wealth, supply = array(state.wealth)[..., None], array(state.supply)[:, None]
+        price_column = prices.swapaxes(1, 2)  # (E, N, 1)
         own_wealth = xp.maximum(wealth[:, :n], floor)
         own_weights = holdings[:, :n] * prices / own_wealth
         twice_short = _of_others(xp, abs(holdings) - holdings, n)
@@ -165,8 +166,8 @@ class ObservationMap(ObservationBox):
             xp.sqrt(array(state.variance))[:, None],
             array(state.last_return)[:, None],
             twice_short / (supply + supply),
-            (gross * prices).sum(-1)[..., None] / xp.maximum(_of_others(xp, wealth, n), floor),
-            _of_others(xp, cash, n) / (supply * prices).sum(-1)[..., None],
+            gross @ price_column / xp.maximum(_of_others(xp, wealth, n), floor),
+            _of_others(xp, cash, n) / (supply @ price_column),
             wealth[:, :n] / xp.maximum(wealth.sum(1)[:, None], floor),
             xp.log(array(state.unit_value))[..., None],
         )

@@ -58,6 +58,29 @@ class ExcessReturn(LogUnitValue):
         return growth
 
 
+class OverActiveFunds(LogUnitValue):
+    """Change of log unit value less the mean over the other active funds: ``Δ log u − mean Δ log u_f``.
+
+    Only where there are such funds: ``scenario="active-passive"``.
+    """
+
+    def __call__(self, previous: MarketState, outcome: Outcome, state: MarketState) -> npt.NDArray[np.float64]:
+        """The learner's log return over that of the average active fund, fees paid by all.
+
+        Raises:
+            ValueError: the market has no other active funds.
+        """
+        growth = super().__call__(previous, outcome, state)
+        traits = getattr(state.scenario, "traits", None)
+        managers = 0 if traits is None else traits.signal_weights.shape[1]
+        others = slice(growth.shape[1], managers)
+        if managers <= growth.shape[1]:
+            raise ValueError('`reward` must be another than "over_active_funds" where there are no other active funds')
+        after, before = (to_numpy(one.scenario.unit_value)[:, others] for one in (state, previous))
+        growth -= np.log(after / before).mean(1, keepdims=True)
+        return growth
+
+
 class DifferentialSharpe(LogUnitValue):
     """Differential Sharpe ratio: how much this period's return moves an exponentially weighted Sharpe ratio.
 
@@ -124,6 +147,7 @@ class _UserReward:
 REWARDS: dict[str, Callable[[], Reward]] = {
     "log_unit_value": LogUnitValue,
     "excess_return": ExcessReturn,
+    "over_active_funds": OverActiveFunds,
     "differential_sharpe": DifferentialSharpe,
 }
 """Rewards that have a name."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from hmgym.arrays import namespace
 from hmgym.clearing import ClearingSolution
 
 
@@ -28,6 +29,12 @@ class Demand(NamedTuple):
     orders: Tensor | None = None  # (E, N) sum of all money orders; None for none
     kept: Tensor | None = None  # (E, K, N) shares of those who post orders, before these; None where K = 0
     posted: Tensor | None = None  # (E, K, N) their orders, money
+
+    @property
+    def divisor(self) -> Tensor:
+        """(E, O) what money is divided by to be a share of wealth: wealth, or 1 where there is none."""
+        divisor: Tensor = namespace(self.wealth).where(self.wealth > 0.0, self.wealth, 1.0)
+        return divisor
 
 
 class Trade(NamedTuple):

@@ -66,7 +66,7 @@ class Limits:
             short, long = (x if x.ndim == 3 else x[..., None] for x in (short, long))
             whole = supply * xp.exp(demand.start)  # money, at last close and news
             whole = xp.concatenate([xp.ones_like(whole[:, :1]), whole], -1)  # (E, N+1)
-            share = 1.0 / xp.where(wealth > 0.0, wealth, 1.0)[..., None]
+            share = 1.0 / demand.divisor[..., None]
             short = xp.minimum(short, (whole * self._short)[:, None] * share)
             long = xp.minimum(long, (whole * self._long)[:, None] * share)
             if self._owned:

@@ -65,16 +65,14 @@ class Anticipation:
             return demand.beliefs, demand.risk
         # q |w − w_prev|² off the objective: 2 q w_prev more return, q more risk of each asset.
         xp = namespace(demand.wealth)
-        twice = 2.0 * self._damping / xp.where(demand.wealth > 0.0, demand.wealth, xp.ones_like(demand.wealth))
+        twice = 2.0 * self._damping / demand.divisor
         held = state.prices[:, None] * demand.holdings
         damped = placed(self._damped, None if xp is Numpy else demand.risk.device)
         return demand.beliefs + twice[..., None] * held, demand.risk + damped
 
     def held(self, state: MarketState, demand: Demand) -> Tensor:
         """Positions (E, O, N) before the trade over wealth."""
-        xp = namespace(demand.wealth)
-        wealth = xp.where(demand.wealth > 0.0, demand.wealth, xp.ones_like(demand.wealth))
-        positions: Tensor = state.prices[:, None] * demand.holdings / wealth[..., None]
+        positions: Tensor = state.prices[:, None] * demand.holdings / demand.divisor[..., None]
         return positions
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from hmgym.agents import PROTOCOL, ConstantPolicy, Protocol, evaluate
 from hmgym.agents.evaluation import on_span
-from hmgym.agents.probes import with_economy, without_information
+from hmgym.agents.probes import no_information, with_economy, without_information
 from hmgym.data import packaged_span
 from hmgym.envs import make_markets
 from hmgym.market import MarketConfig
@@ -58,3 +58,10 @@ def test_without_information_the_signal_is_worth_nothing() -> None:
     run = without_information(policy, ID, SMALL, protocol=protocol)
     told = evaluate(policy, ID, **protocol.report(ID, with_economy(SMALL, signal_r2=0.0)))
     np.testing.assert_array_equal(run.returns, told.returns)
+
+
+def test_no_information_in_a_market_of_funds() -> None:
+    funds = {"scenario": "active-passive", "max_episode_steps": 3}
+    assert no_information(funds) == {"signal_r2": 0.0, "signals_r2": 0.0}
+    config = with_economy(funds, **no_information(funds))["config"]
+    assert (config.signal_r2, config.signals_r2) == (0.0, 0.0)

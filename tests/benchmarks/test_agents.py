@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("stable_baselines3")
 
-from benchmarks import corner, learners, shares
+from benchmarks import corner, fund_learners, learners, shares
 from benchmarks.jobs import Job
 from benchmarks.leaderboard import __main__ as leaderboard
 from benchmarks.leaderboard.agents import AGENTS, IDS, PLANNERS
@@ -136,6 +136,40 @@ def test_corners_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for size in corner.SIZES:
         markets = make_markets(IDS[1], 1, **environment_of(corner.markets_of(size)))
         assert (markets.config.signal_r2, markets.config.n_learners) == (0.0, 4 if size.startswith("four") else 1)
+
+
+def test_fund_learners_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Job] = []
+
+    def results(jobs: Sequence[Job], runs: Path, workers: int) -> list[Any]:
+        asked.extend(jobs)
+        row = {"setting": "ℓ 1", "tests": {name: evaluated(0.5) for name in tests}}
+        return [trained(job) if "tests" in job.arguments else {"rows": {"best constant": row}} for job in jobs]
+
+    tests = fund_learners.tests_of(fund_learners.MARKETS)
+    monkeypatch.setattr(fund_learners, "run_jobs", results)
+    assert fund_learners.main(["--seeds", "2", "--runs", str(tmp_path), "--results", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "fund_learners.json").read_text())["environments"][IDS[1]]
+    assert rows["APG"]["tests"]["over the average active fund"]["mean"] == pytest.approx(1.005)
+    assert set(rows) == {"best constant", *fund_learners.LEARNERS}
+    noise = environment_of(tests["without information"])["config"]
+    assert (noise.signals_r2, noise.n_retail) == (0.0, 24)
+    assert {job.call for job in asked} == {"benchmarks.training:train_and_test", "benchmarks.fund_learners:untrained"}
+
+
+def test_untrained_policies_in_a_market_of_funds(tmp_path: Path) -> None:
+    sizes = {"n_assets": 2, "n_retail": 6, "n_active": 2, "n_passive": 1}
+    markets = {"environment": {"scenario": "active-passive", "n_learners": 1, "max_episode_steps": 3}, "economy": sizes}
+    budget = {"candidates": 2, "screening_episodes": 2, "families": 1, "restarts": 1, "population": 4,
+              "generations": 1, "search_episodes": 2}  # fmt: skip
+    found = fund_learners.untrained(
+        tmp_path, lambda *_: None, env_id=IDS[0], markets=markets, episodes=2, screening=1, budget=budget, settings=None
+    )
+    assert {"best constant", "best rule", "no leverage", "random"} <= set(found["rows"])
+    for row in found["rows"].values():
+        means = [row["tests"][name]["mean"] for name in ("own", "over the average active fund")]
+        assert means[0] != means[1]
+        assert np.isfinite(means).all()
 
 
 def test_learners_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

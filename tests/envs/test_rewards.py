@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hmgym.envs import REWARDS, DifferentialSharpe
+from hmgym.market.funds import FundsConfig
 
 SMALL: dict[str, Any] = {"n_assets": 2, "n_investors": 8}
 
@@ -19,7 +20,10 @@ def rewards_of(reward: Any, steps: int = 10) -> np.ndarray[Any, Any]:
     return np.array([env.step(actions)[1] for _ in range(steps)])
 
 
-@pytest.mark.parametrize("name", sorted(REWARDS))
+FUNDS: dict[str, Any] = {"config": FundsConfig(n_learners=1, n_assets=3, n_retail=12, n_active=4, n_passive=2)}
+
+
+@pytest.mark.parametrize("name", sorted(set(REWARDS) - {"over_active_funds"}))
 def test_named_rewards_are_finite_and_repeatable(name: str) -> None:
     first = rewards_of(name)
     assert np.isfinite(first).all()
@@ -36,6 +40,25 @@ def test_excess_return_is_the_difference_to_the_market() -> None:
         before = (plain.state.supply * plain.state.prices).sum()
         expected = plain.step(action)[1] - float(torch.log((plain.state.supply * plain.state.prices).sum() / before))
         assert env.step(action)[1] == pytest.approx(expected, abs=1e-12)
+
+
+def test_over_active_funds_is_the_difference_to_their_mean() -> None:
+    env = gym.make("hmgym/Leverage-v0", reward="over_active_funds", **FUNDS).unwrapped
+    plain = gym.make("hmgym/Leverage-v0", **FUNDS).unwrapped
+    env.reset(seed=0)
+    plain.reset(seed=0)
+    action = np.zeros(1, np.float32)
+    for _ in range(5):
+        before = plain.state.scenario.unit_value[0, 1:5].log().mean()
+        own = plain.step(action)[1]
+        expected = own - float(plain.state.scenario.unit_value[0, 1:5].log().mean() - before)
+        assert env.step(action)[1] == pytest.approx(expected, abs=1e-12)
+    alone = {"config": FundsConfig(n_learners=1, n_assets=3, n_retail=12, n_active=0, n_passive=2)}
+    for without in (SMALL, alone):
+        env = gym.make("hmgym/Leverage-v0", reward="over_active_funds", **without)
+        env.reset(seed=0)
+        with pytest.raises(ValueError, match="no other active funds"):
+            env.step(action)
 
 
 def test_differential_sharpe_is_the_derivative_of_the_moving_sharpe_ratio() -> None:

@@ -34,6 +34,8 @@ class FundsConfig(MarketConfig):
     """of the passive funds, those that follow a momentum rule in place of the index"""
     n_investors: int = 115
     """follows: learners, funds and retail investors"""
+    fundamentals: str = "bootstrap"
+    """as in `MarketConfig`; with the volatility constant no company outgrows in a few months what cash can follow"""
 
     active_fee: float = 0.015
     """of net asset value a year, from an active fund to its management company"""
