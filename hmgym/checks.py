@@ -70,3 +70,15 @@ def check_interval(name: str, value: Any, low: float, high: float, *, open_inter
     if not inside:
         bounds = f"in ({low:g}, {high:g})" if open_interval else f"in [{low:g}, {high:g}]"
         raise ValueError(f"`{name}` must be {bounds}, got {shown(value)}")
+
+
+def check_pair(name: str, bounds: Any, *, strict: bool = False) -> None:
+    """Check that an argument is a pair (low, high) of numbers, 0 <= low <= high, or 0 < low where `strict`.
+
+    Raises:
+        ValueError: it is not; names the argument.
+    """
+    pair = isinstance(bounds, (tuple, list)) and len(bounds) == 2 and all(is_finite_number(one) for one in bounds)
+    if not pair or not 0.0 <= bounds[0] <= bounds[1] or (strict and bounds[0] == 0.0):
+        order = f"0 {'<' if strict else '<='} low <= high"
+        raise ValueError(f"`{name}` must be a pair (low, high) with {order}, got {shown(bounds)}")

@@ -114,7 +114,9 @@ class SimulationResult:
 
     def __str__(self) -> str:
         """The summary as a table."""
-        return "\n".join(f"{name:<24}{value:>12.6g}" for name, value in self.summary().items())
+        figures = self.summary()
+        width = max(map(len, figures))
+        return "\n".join(f"{name:<{width}}{value:>13.6g}" for name, value in figures.items())
 
     def to_frame(self) -> pd.DataFrame:
         """A row a market and month: prices and values by ticker, turnover, leverage, wealth, accounts.

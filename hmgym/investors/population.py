@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hmgym.arrays import namespace, placed
-from hmgym.checks import is_finite_number, shown
+from hmgym.checks import check_pair, is_finite_number, shown
 from hmgym.investors.cohort import Optimisers, View
 from hmgym.investors.draws import Draws, Layout
 from hmgym.investors.fundamentalist import expected_correction, next_error
@@ -93,9 +93,9 @@ class PopulationConfig:
         for name in ("error_innovation", "sentiment_innovation"):
             _check_number(name, getattr(self, name), 0.0)
         for name in ("news_weight", "pull", "trend_gain", "short_leverage"):
-            _check_range(name, getattr(self, name), strict=False)
+            check_pair(name, getattr(self, name))
         for name in ("risk_aversion", "horizon_months", "long_leverage"):
-            _check_range(name, getattr(self, name), strict=True)
+            check_pair(name, getattr(self, name), strict=True)
         if not isinstance(self.trend_memory_months, (tuple, list)) or not self.trend_memory_months:
             raise ValueError(f"`trend_memory_months` must be a tuple of numbers >= 1, got {self.trend_memory_months!r}")
         if any(not is_finite_number(memory) or memory < 1.0 for memory in self.trend_memory_months):
@@ -347,12 +347,3 @@ def _check_number(name: str, value: Any, low: float, high: float = math.inf, *, 
     if not is_finite_number(value) or value < low or value > high or (strict and value == low):
         bound = f"{'>' if strict else '>='} {low:g}" + (f" and <= {high:g}" if high < math.inf else "")
         raise ValueError(f"`{name}` must be a number {bound}, got {shown(value)}")
-
-
-def _check_range(name: str, bounds: tuple[float, float], *, strict: bool) -> None:
-    if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
-        raise ValueError(f"`{name}` must be a pair (low, high), got {bounds!r}")
-    _check_number(f"{name}[1]", bounds[1], 0.0)
-    _check_number(f"{name}[0]", bounds[0], 0.0, strict=strict)
-    if not bounds[0] <= bounds[1] < math.inf:
-        raise ValueError(f"`{name}` must be a pair (low, high) with low <= high, got {bounds!r}")

@@ -21,7 +21,7 @@ from hmgym.market import Action, Market, MarketConfig
         ({"error_innovation": float("inf")}, "`error_innovation` must be a number"),
         ({"wealth_tail": 1e-3}, "`wealth_tail` must be a number >= 0.1"),
         ({"learner": {}}, "`learner` must be LearnerTraits, got {}"),
-        ({"pull": (10**400, 1.0)}, r"`pull\[0\]` must be a number >= 0, got 1000"),
+        ({"pull": (10**400, 1.0)}, r"`pull` must be a pair .*, got .1000"),
         ({"trend_memory_months": ("a",)}, "`trend_memory_months` must hold numbers >= 1"),
     ],
 )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-from hmgym.checks import check_interval, integer, is_finite_number, shown
+from hmgym.checks import check_interval, check_pair, integer, shown
 from hmgym.data import PriceHistory, packaged_span
 from hmgym.investors.styles import STYLES
 from hmgym.market.config import MarketConfig
@@ -145,7 +144,7 @@ class FundsConfig(MarketConfig):
         ):
             check_interval(name, getattr(self, name), 0.0, most, open_interval=True)
         for name in ("retail_risk_aversion", "retail_pull"):
-            _check_range(name, getattr(self, name))
+            check_pair(name, getattr(self, name))
         self._check_shares()
         if not isinstance(self.styles, (tuple, list)) or not self.styles or set(self.styles) - set(STYLES):
             raise ValueError(f"`styles` must be a tuple of some of {STYLES}, got {shown(self.styles)}")
@@ -202,9 +201,3 @@ class FundsConfig(MarketConfig):
     def premium(self) -> float:
         """Expected log return of an asset at its value, over interest, a month."""
         return self.growth + self.dividend_yield - self.interest_rate
-
-
-def _check_range(name: str, bounds: Any) -> None:
-    pair = isinstance(bounds, (tuple, list)) and len(bounds) == 2 and all(is_finite_number(x) for x in bounds)
-    if not pair or not 0.0 <= bounds[0] <= bounds[1]:
-        raise ValueError(f"`{name}` must be a pair (low, high) with 0 <= low <= high, got {shown(bounds)}")
