@@ -120,12 +120,14 @@ def _to_target(found: Mapping[str, Any]) -> list[str]:
     for name, row in found["rows"].items():
         reached = row.get("to_target")
         if reached is not None and not row["probe"]:
-            shown = ["never" if reached[key] is None else f"{reached[key]:,.0f}"
-                     for key in ("env_steps", "gradient_steps", "seconds")]  # fmt: skip
+            values = [reached[key] for key in ("env_steps", "gradient_steps", "seconds")]
+            shown = ["never" if value is None else f"{value:,.0f}" for value in values]
+            if values[0] == 0:
+                shown = ["0 (untrained)", "0", "0"]
             rows.append((name, *shown, f"{reached['reached']} of {reached['runs']}"))
     return [
         f"\nFirst points of the learning curves that are as high as PPO's last ones, {found['target']:.3f} on the "
-        "episodes of the curves; medians over seeds.\n",
+        "episodes of the curves; medians over seeds. An untrained policy holds about the middle of the box.\n",
         markdown_table(rows),
     ]
 
