@@ -168,7 +168,7 @@ def _update(line: int, data: dict[str, Any], market: Market) -> Update:
     if market == "spot" and "pu" in data:
         raise ValueError('only futures have `pu`; `market` must be "usdm"')
     previous = first - 1 if market == "spot" else integer("pu", data["pu"], 0)
-    time = _seconds(data, "E" if market == "spot" else "T")
+    time = _seconds(data, "T" if "T" in data else "E")
     return Update(line, previous, last, time, _levels(data["b"]), _levels(data["a"]))
 
 

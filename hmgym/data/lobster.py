@@ -83,7 +83,8 @@ def read_lobster(messages: FilePath, book: FilePath, *, levels: int | None = Non
     trades = trades[trades > 0]
     price, size = events.price[trades] / _DOLLAR, events.size[trades].astype(np.float64)
     fault = trade_fault(price, size, prices[0][trades - 1, 0], prices[1][trades - 1, 0])
-    _refuse(events.path, fault and Fault(int(trades[fault.row]), fault.text))
+    if fault is not None:
+        _refuse(events.path, fault._replace(row=int(trades[fault.row])))
     return BookHistory(
         time=events.time,
         bid_price=prices[0],
