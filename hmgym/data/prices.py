@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import datetime
 import functools
-import gzip
 import io
 import itertools
 import math
@@ -17,10 +16,11 @@ import os
 from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from hmgym.data.files import open_text, read_lines
 from hmgym.data.history import PriceHistory, check_names, real_numbers
 
 if TYPE_CHECKING:
@@ -80,7 +80,9 @@ def read_prices(source: PriceSource, *, min_assets: int = 1, min_rows: int = 3) 
         history = source
     elif isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        return _from_lines(_lines(path), str(path), min_assets=min_assets, min_rows=min_rows)
+        return _from_lines(
+            read_lines(path, "a CSV file of prices"), str(path), min_assets=min_assets, min_rows=min_rows
+        )
     elif hasattr(source, "columns") and hasattr(source, "index"):
         history = _from_frame(source)
     else:
@@ -91,27 +93,13 @@ def read_prices(source: PriceSource, *, min_assets: int = 1, min_rows: int = 3) 
 
 def write_prices(history: PriceHistory, path: str | os.PathLike[str], *, comments: Iterable[str] = ()) -> None:
     """Write a history in the form that `read_prices` reads, at full precision; gzipped where the name ends so."""
-    with _open(Path(path), "wt") as file:
+    with open_text(Path(path), "wt") as file:
         for line in "\n".join(comments).splitlines():
             file.write(f"# {line}\n")
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("Date", *history.assets))
         for date, row in zip(history.dates, history.prices, strict=True):
             table.writerow((date.isoformat(), *(repr(float(price)) for price in row)))
-
-
-def _open(path: Path, mode: Literal["rt", "wt"]) -> TextIO:
-    if path.suffix == ".gz":
-        return gzip.open(path, mode, encoding="utf-8", newline="")
-    return open(path, mode, encoding="utf-8", newline="")
-
-
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        with _open(path, "rt") as file:
-            yield from file
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read as a CSV file of prices: {error}") from error
 
 
 def _rows(lines: Iterable[str], source: str) -> Iterator[tuple[str, list[str]]]:
