@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from benchmarks.jobs import RESULTS, ROOT, Job, command_of, markdown_table, run_jobs, stored_first, write_tables
+from benchmarks.jobs import Job, command_of, markdown_table, run_jobs, stored_first, write_tables
 from benchmarks.leaderboard.agents import AGENTS, IDS
-from benchmarks.training import environment_of, over_seeds, settings_of, short_name, with_interval
-from hmgym.agents import PROTOCOL
+from benchmarks.training import environment_of, options_of, over_seeds, settings_of, short_name, with_interval
 from hmgym.agents.algorithms import find_algorithm
 from hmgym.agents.probes import NO_INFORMATION, PRICE_TAKER_SHARE
 from hmgym.envs import make_markets
@@ -132,15 +129,8 @@ def page(environments: Mapping[str, Any], control: Mapping[str, Any], command: s
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what has to be run, gather and write; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes at a time")
-    parser.add_argument("--ids", nargs="+", choices=IDS, default=list(IDS))
+    parser = options_of("corner", __doc__, IDS)
     parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS))
-    parser.add_argument("--episodes", type=int, default=PROTOCOL.episodes)
-    parser.add_argument("--timesteps", type=int, help="of every training; default the algorithms' own")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "corner")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(argv)
     keys = [
         (env_id, name, size, seed)

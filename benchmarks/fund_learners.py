@@ -10,14 +10,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.jobs import RESULTS, ROOT, Job, command_of, markdown_table, run_jobs, write_tables
+from benchmarks.jobs import Job, command_of, markdown_table, run_jobs, write_tables
 from benchmarks.leaderboard.agents import AGENTS
-from benchmarks.training import Progress, environment_of, over_seeds, settings_of, short_name, test, with_interval
+from benchmarks.training import (
+    Progress,
+    environment_of,
+    options_of,
+    over_seeds,
+    settings_of,
+    short_name,
+    test,
+    with_interval,
+)
 from hmgym.agents import PROTOCOL, Policy, baselines_of, choose_best_constant
 from hmgym.agents.probes import choose_rules, no_information
 from hmgym.agents.rule_search import RuleBudget
@@ -155,15 +163,8 @@ def page(environments: Mapping[str, Any], command: str, options: argparse.Namesp
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what has to be run, gather and write; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes at a time")
-    parser.add_argument("--ids", nargs="+", choices=IDS, default=list(IDS))
-    parser.add_argument("--episodes", type=int, default=512)
+    parser = options_of("fund_learners", __doc__, IDS, episodes=512)
     parser.add_argument("--screening", type=int, default=64, help="episodes that every constant of the grid gets")
-    parser.add_argument("--timesteps", type=int, help="of every training; default what LEARNERS says")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "fund_learners")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(argv)
     wanted = {env_id: jobs_of(env_id, options) for env_id in options.ids}
     every = [job for jobs in wanted.values() for of_name in jobs.values() for job in of_name]

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.jobs import RESULTS, ROOT, Job, command_of, markdown_table, run_jobs, write_tables
+from benchmarks.jobs import Job, command_of, markdown_table, run_jobs, write_tables
 from benchmarks.training import (
     Progress,
     environment_of,
+    options_of,
     over_seeds,
     settings_of,
     short_name,
@@ -134,17 +134,10 @@ def page(environments: Mapping[str, Any], command: str, n_learners: int, seeds: 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what has to be run, gather and write; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_of("learners", __doc__, IDS, seeds=3, episodes=PROTOCOL.episodes // 4)
     parser.add_argument("--n-learners", type=int, default=4)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes at a time")
-    parser.add_argument("--ids", nargs="+", default=list(IDS))
-    parser.add_argument("--episodes", type=int, default=PROTOCOL.episodes // 4)
-    parser.add_argument("--timesteps", type=int, help="of every training; default: SIZES")
     parser.add_argument("--response-steps", type=int, default=RESPONSE_STEPS, help="periods of a deviation's training")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="at most")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "learners")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(argv)
     keys = [(env_id, algo, seed) for env_id in options.ids for algo in SIZES for seed in range(options.seeds)]
     results = dict(zip(keys, run_jobs([learners_job(*key, options) for key in keys], options.runs, options.workers),

@@ -8,15 +8,12 @@ wrong impact costs; without the limit is what of that is the limit's.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from benchmarks.jobs import RESULTS, ROOT, Job, command_of, markdown_table, run_jobs, write_tables
+from benchmarks.jobs import Job, command_of, markdown_table, run_jobs, write_tables
 from benchmarks.leaderboard.agents import AGENTS, IDS
-from benchmarks.training import over_seeds, settings_of, short_name, with_interval
-from hmgym.agents import PROTOCOL
+from benchmarks.training import options_of, over_seeds, settings_of, short_name, with_interval
 
 SHARES = (0.001, 0.1, 0.3)
 LIMITS: dict[str, dict[str, Any]] = {"with the ownership limit": {}, "without it": {"ownership_limit": None}}
@@ -91,15 +88,8 @@ def page(environments: Mapping[str, Any], command: str, seeds: int) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what has to be run, gather and write; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes at a time")
-    parser.add_argument("--ids", nargs="+", choices=IDS, default=list(IDS))
+    parser = options_of("shares", __doc__, IDS)
     parser.add_argument("--limits", nargs="+", choices=list(LIMITS), default=list(LIMITS))
-    parser.add_argument("--episodes", type=int, default=PROTOCOL.episodes)
-    parser.add_argument("--timesteps", type=int, help="of every training; default the algorithm's own")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "shares")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(argv)
     places = [(env_id, limit) for env_id in options.ids for limit in options.limits]
     keys = [(*place, share, seed) for place in places for seed in range(options.seeds) for share in SHARES]

@@ -5,7 +5,9 @@ Everything is reported as :data:`hmgym.agents.PROTOCOL` says: on the held-out sp
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.jobs import RESULTS, ROOT
 from hmgym.agents import PROTOCOL, Evaluation, Policy, estimate, evaluate
 from hmgym.agents.probes import with_economy
 from hmgym.agents.training import TrainingPlan, hyperparameters_of, train
@@ -149,6 +152,22 @@ def settings_of(env_id: str, algo: str | None, markets: Mapping[str, Any], chang
         "economy": described["env_kwargs"]["config"], "observation": list(made.observation_map.names),
         "action": list(made.action_map.names), "trained": trained,
     }  # fmt: skip
+
+
+def options_of(name: str, about: str | None, ids: Sequence[str], **defaults: int) -> argparse.ArgumentParser:
+    """The options that benchmarks of agents share; `defaults` replace those of --seeds and --episodes."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes at a time")
+    parser.add_argument("--ids", nargs="+", choices=ids, default=list(ids))
+    parser.add_argument("--episodes", type=int, default=PROTOCOL.episodes)
+    parser.add_argument(
+        "--timesteps", type=int, help="of every training; default the algorithm's own, or the benchmark's"
+    )
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / name)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.set_defaults(**defaults)
+    return parser
 
 
 def over_seeds(values: Sequence[float]) -> dict[str, Any]:
