@@ -1,8 +1,9 @@
-"""Market making with a limit on inventory: best quotes, the exact law of any quotes, simulation, constraint programs."""
+"""Market making with a limit on inventory: best quotes, the exact law of any quotes, simulation."""
 
 from __future__ import annotations
 
 from hmgym.market_making.inventory_hjb import InventoryHJB
+from hmgym.market_making.law import PolicyLaw, exact_law
 from hmgym.market_making.quotes import Quotes, QuotingSolution
 
-__all__ = ["InventoryHJB", "Quotes", "QuotingSolution"]
+__all__ = ["InventoryHJB", "PolicyLaw", "Quotes", "QuotingSolution", "exact_law"]

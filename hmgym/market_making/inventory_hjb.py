@@ -24,12 +24,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hmgym.checks import check_interval, integer, is_finite_number, shown
+from hmgym.checks import integer, is_finite_number, shown
 from hmgym.market_making import kernels
 from hmgym.market_making.quotes import Floats, Quotes, QuotingSolution
 
@@ -106,14 +106,16 @@ class InventoryHJB:
         exponent = self.depth_decay * (self.half_spread + 0.5 * self.impact)
         return self.arrival_rate * math.exp(-exponent) / (1.0 + ratio)
 
-    def solve(self, times: ArrayLike | None = None, *, method: Method = "exponential", steps: int = 4000) -> QuotingSolution:
+    def solve(
+        self, times: ArrayLike | None = None, *, method: Method = "exponential", steps: int = 4000
+    ) -> QuotingSolution:
         """The best quotes, and their value, over the horizon.
 
         Args:
             times: (K,) time since the start, in [0, T], any order; None is 201 of them, equally far apart.
             method: ``"exponential"``, the exponential of M, exact but for rounding; ``"finite_difference"``, implicit
                 steps of v' = Mv; ``"howard"``, policy iteration in implicit steps of the Hamilton-Jacobi-Bellman
-                equation itself. The last two are of third order in time.
+                equation itself. The last two are of order five and three in time.
             steps: of the last two over the horizon, ≥ 1, the shorter the nearer to its end; those that end at `times`
                 are added.
 
@@ -126,9 +128,7 @@ class InventoryHJB:
         times = self._times(times)
         left, place = np.unique(self.horizon - times, return_inverse=True)
         if method == "exponential":
-            log, gap = kernels.exponential(
-                self._diagonal, self.coupling, np.diff(left, prepend=0.0), self._log_end
-            )
+            log, gap = kernels.exponential(self._diagonal, self.coupling, np.diff(left, prepend=0.0), self._log_end)
             value, gap = log / self.depth_decay + self._impact_value, gap / self.depth_decay
         else:
             value = self._stepped(method, steps, left)
@@ -163,10 +163,13 @@ class InventoryHJB:
         """
         alpha, eta, k = self.curvature, self.coupling, self.depth_decay
         if alpha == 0.0:
-            raise ValueError("`curvature` must be > 0 for a closed form, got 0: no risk aversion and no running penalty")
+            raise ValueError(
+                "`curvature` must be > 0 for a closed form, got 0: no risk aversion and no running penalty"
+            )
         centre = k * self.drift / (2.0 * alpha)
         slope = math.sqrt(alpha / eta) / k
-        bid, ask = self._depths((self.inventory[:-1] + 0.5 - centre) * slope)
+        gap: Floats = (self.inventory[:-1] + 0.5 - centre) * slope
+        bid, ask = self._depths(gap)
         rate = (2.0 * eta - math.sqrt(alpha * eta) + alpha * centre**2) / k
         return Quotes(inventory=self.inventory, bid=bid, ask=ask, value_rate=rate)
 
@@ -247,8 +250,14 @@ class InventoryHJB:
             carried = self.drift * self.inventory - self._aversion * self.inventory**2
             end = -self.terminal_penalty * self.inventory**2
             value, settled = kernels.howard(
-                carried, self.arrival_rate, self.depth_decay, self.risk_aversion, self.half_spread, self.impact,
-                durations, end,
+                carried,
+                self.arrival_rate,
+                self.depth_decay,
+                self.risk_aversion,
+                self.half_spread,
+                self.impact,
+                durations,
+                end,
             )
         if not (settled and np.isfinite(value).all()):
             raise ValueError(f"`steps` must be more for method {method!r} on this problem, got {steps}")

@@ -26,9 +26,12 @@ _TABLEAU = np.array(
     ]
 )
 
-# exp(−z) ≈ (1 − z/3) / (1 + 2z/3 + z²/6) = 2 Re(weight / (z − pole)): Radau IIA with two stages, order 3, L-stable.
-_POLE = complex(-2.0, math.sqrt(2.0))
-_WEIGHT = complex(-1.0, -5.0 / math.sqrt(2.0))
+# Radau IIA with three stages, order 5, L-stable, in partial fractions: exp(−z) ≈ Re Σ weight / (z − pole), of two poles
+# that are each other's conjugates one with twice its weight.
+_NUMERATOR = np.polynomial.Polynomial([1.0, -2.0 / 5.0, 1.0 / 20.0])
+_DENOMINATOR = np.polynomial.Polynomial([1.0, 3.0 / 5.0, 3.0 / 20.0, 1.0 / 60.0])
+_POLES = np.array([pole for pole in _DENOMINATOR.roots().astype(complex) if pole.imag >= 0.0])
+_WEIGHTS = _NUMERATOR(_POLES) / _DENOMINATOR.deriv()(_POLES) * np.where(_POLES.imag > 0.0, 2.0, 1.0)
 
 _IMPROVEMENTS = 60  # of a policy, at most
 _SETTLED = 1e-8  # change of a depth, in units of 1/k, below which the value no longer moves: its error is the square
@@ -55,15 +58,15 @@ def exponential(diagonal, coupling, durations, log_start):
     for step in range(durations.size):
         duration = durations[step]
         passed += duration
-        term[:], power_of[:] = mantissa, exponent
+        for q in range(n):
+            term[q], power_of[q] = mantissa[q], exponent[q]
         order, moving = 0, duration > 0.0
         while moving:
             order += 1
             factor = duration / order
             moving = order < n
             for q in range(n):
-                low, high = max(q - 1, 0), min(q + 1, n - 1)
-                top = power_of[low : high + 1].max()
+                top = max(power_of[max(q - 1, 0)], power_of[q], power_of[min(q + 1, n - 1)])
                 total = kept[q] * math.ldexp(term[q], power_of[q] - top)
                 if q > 0:
                     total += coupling * math.ldexp(term[q - 1], power_of[q - 1] - top)
@@ -95,7 +98,7 @@ def finite_difference(diagonal, coupling, durations, log_start):
     """
     n = diagonal.size
     log, logs = log_start.copy(), np.empty((durations.size, n))
-    up, down = np.zeros(n), np.zeros(n)
+    up, down, grown = np.zeros(n), np.zeros(n), np.empty(n)
     pivots, y = np.empty(n, np.complex128), np.empty(n, np.complex128)
     for step in range(durations.size):
         h = durations[step]
@@ -105,21 +108,23 @@ def finite_difference(diagonal, coupling, durations, log_start):
                 down[q + 1] = coupling * math.exp(log[q] - log[q + 1])
             centre = np.argmax(log)
             common = diagonal[centre] - up[centre] - down[centre]
-            # Thomas: (h (D⁻¹MD − common) − pole) y = 1.
+            grown[:] = 0.0
+            for part in range(_POLES.size):
+                # Thomas: (h (D⁻¹MD − common) − pole) y = 1.
+                for q in range(n):
+                    pivots[q] = h * (diagonal[q] - common) - _POLES[part]
+                    y[q] = 1.0
+                    if q > 0:
+                        ratio = h * down[q] / pivots[q - 1]
+                        pivots[q] -= ratio * h * up[q - 1]
+                        y[q] += ratio * y[q - 1]
+                for q in range(n - 1, -1, -1):
+                    if q < n - 1:
+                        y[q] += h * up[q] * y[q + 1]
+                    y[q] /= pivots[q]
+                    grown[q] += (_WEIGHTS[part] * y[q]).real
             for q in range(n):
-                pivots[q] = h * (diagonal[q] - common) - _POLE
-                y[q] = 1.0
-                if q > 0:
-                    ratio = -h * down[q] / pivots[q - 1]
-                    pivots[q] += ratio * h * up[q - 1]
-                    y[q] -= ratio * y[q - 1]
-            for q in range(n - 1, -1, -1):
-                if q < n - 1:
-                    y[q] += h * up[q] * y[q + 1]
-                y[q] /= pivots[q]
-            for q in range(n):
-                grown = 2.0 * (_WEIGHT * y[q]).real
-                log[q] += (math.log(grown) if grown > 0.0 else math.nan) - h * common
+                log[q] += (math.log(grown[q]) if grown[q] > 0.0 else math.nan) - h * common
         logs[step] = log
     return logs
 
@@ -143,7 +148,7 @@ def howard(carried, arrival_rate, depth_decay, gamma, half_spread, impact, durat
     Solves the Hamilton-Jacobi-Bellman equation itself, over depths, by Howard's policy iteration in every stage of an
     implicit Runge-Kutta step. `carried` (n,) is money a time that an inventory makes by being held.
 
-    With θ the value at the start of a step and U_q = (1 − e^{−γ(θ'_q − θ_q)}) / γ, given depths make the equation linear,
+    With θ the value at the start of a step and U_q = (1 − e^{−γ(θ'_q − θ_q)}) / γ, given depths make it linear,
     U' = carried (1 − γU) + Σ_sides λ (g + (1 − γg) U_neighbour − U), g the utility of what a fill gains at the old θ.
     The depths that are best for U come next, until they no longer move.
     """
@@ -159,6 +164,14 @@ def howard(carried, arrival_rate, depth_decay, gamma, half_spread, impact, durat
         if h > 0.0:
             u[:] = 0.0
             stage_value[:] = value
+            # What the largest value grows by now is taken out: what all have in common is then no source of error.
+            centre = np.argmax(value)
+            common = carried[centre]
+            for other in (centre - 1, centre + 1):
+                if 0 <= other < n:
+                    loss = value[centre] - value[other] + impact * (other - q_max) * (other - centre)
+                    fills = arrival_rate * math.exp(-depth_decay * (half_spread + loss))
+                    common += fills * _exponential_utility(gamma, half_spread)
             for stage in range(3):
                 w = h * _TABLEAU[stage, stage]
                 known[:] = 0.0
@@ -182,7 +195,8 @@ def howard(carried, arrival_rate, depth_decay, gamma, half_spread, impact, durat
                     # Evaluate: (1 + w …) u = known + w …, tridiagonal, by Thomas.
                     for i in range(n):
                         q = i - q_max
-                        pivot, right = 1.0 + w * gamma * carried[i], known[i] + w * carried[i]
+                        made = carried[i] - common
+                        pivot, right = 1.0 + w * gamma * made, known[i] + w * made
                         lower[i], upper[i] = 0.0, 0.0
                         if i < n - 1:
                             rate = w * arrival_rate * math.exp(-depth_decay * bid[i])
@@ -204,6 +218,6 @@ def howard(carried, arrival_rate, depth_decay, gamma, half_spread, impact, durat
                         stage_value[i] = value[i] + _money(gamma, u[i])
                 settled &= not moving
                 slopes[stage] = (u - known) / w
-            value[:] = stage_value
+            value[:] = stage_value + h * common
         values[step] = value
     return values, settled

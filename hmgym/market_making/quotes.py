@@ -37,7 +37,7 @@ class QuotingSolution(Quotes):
 
     Attributes:
         times: (K,) time since the start; rows of `bid`, `ask` (K, 2Q+1) and `value` are of these times.
-        value: (K, 2Q+1) certainty equivalent, in money, of holding the inventory then, beyond cash and inventory at mid.
+        value: (K, 2Q+1) certainty equivalent, money, of holding the inventory then, beyond cash and inventory at mid.
     """
 
     times: Floats
