@@ -45,7 +45,6 @@ class Distribution:
         characteristic: Callable[[Floats], NDArray[np.complex128]],
         bound: Callable[[Floats], Floats],
         log_moment: Callable[[Floats], Floats],
-        mean: float,
         std: float,
         atoms: Floats,
         weights: Floats,
@@ -59,31 +58,31 @@ class Distribution:
             characteristic: E e^{iuX} of frequencies (J,).
             bound: no less than it in size, falling in u to the weight of all atoms.
             log_moment: ln E e^{sX} of real s (J,).
-            mean: of X.
             std: of X.
             atoms: (L,) where X has any.
             weights: (L,) theirs.
         """
         scale = std if std > 0.0 else 1.0
         rates = 2.0 ** np.arange(-4.0, 8.0) / scale
-        with np.errstate(over="ignore", invalid="ignore"):
-            below = (log_moment(-rates) - math.log(_TAIL)) / rates
-            above = (log_moment(rates) - math.log(_TAIL)) / rates
-        low, high = -float(np.nanmin(below)), float(np.nanmin(above))
+        below = (log_moment(-rates) - math.log(_TAIL)) / rates
+        above = (log_moment(rates) - math.log(_TAIL)) / rates
+        low, high = -float(below.min()), float(above.min())
         smooth = max(1.0 - float(weights.sum()), 0.0)
         if smooth < _CUT:
             none = np.empty(0)
-            return cls(low=low, high=high, frequencies=none, coefficients=none + 0j, smooth=0.0, atoms=atoms, weights=weights)
-        trial = 2.0 ** np.arange(-2.0, 40.0, 0.25) / scale
+            return cls(
+                low=low, high=high, frequencies=none, coefficients=none + 0j, smooth=0.0, atoms=atoms, weights=weights
+            )
+        trial = 2.0 ** np.arange(-2.0, 30.0, 0.25) / scale
         last = trial[np.argmax(bound(trial) - float(weights.sum()) < _CUT)]
         step = 2.0 * math.pi / (high - low)
         frequencies = step * np.arange(1, math.ceil(last / step) + 1)
-        coefficients = characteristic(frequencies) - np.exp(1j * frequencies[:, None] * atoms) @ weights
+        of_atoms = np.exp(1j * frequencies[:, None] * atoms) @ weights
         return cls(
             low=low,
             high=high,
             frequencies=frequencies,
-            coefficients=coefficients,
+            coefficients=characteristic(frequencies) - of_atoms,
             smooth=smooth,
             atoms=atoms,
             weights=weights,

@@ -132,7 +132,7 @@ class InventoryHJB:
             value, gap = log / self.depth_decay + self._impact_value, gap / self.depth_decay
         else:
             value = self._stepped(method, steps, left)
-            gap = -np.diff(value - self._impact_value)
+            gap = np.asarray(-np.diff(value - self._impact_value), dtype=np.float64)
         bid, ask = self._depths(gap[place])
         return QuotingSolution(
             inventory=self.inventory,
@@ -168,8 +168,7 @@ class InventoryHJB:
             )
         centre = k * self.drift / (2.0 * alpha)
         slope = math.sqrt(alpha / eta) / k
-        gap: Floats = (self.inventory[:-1] + 0.5 - centre) * slope
-        bid, ask = self._depths(gap)
+        bid, ask = self._depths((self.inventory[:-1].astype(np.float64) + 0.5 - centre) * slope)
         rate = (2.0 * eta - math.sqrt(alpha * eta) + alpha * centre**2) / k
         return Quotes(inventory=self.inventory, bid=bid, ask=ask, value_rate=rate)
 

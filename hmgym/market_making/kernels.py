@@ -221,3 +221,75 @@ def howard(carried, arrival_rate, depth_decay, gamma, half_spread, impact, durat
             value[:] = stage_value + h * common
         values[step] = value
     return values, settled
+
+
+@njit(**_OPTIONS)
+def log_moment(chances, gains, factors, carry, start):
+    """ln E exp(s · gains at fills + Σ carry of the inventory after) (J,) of factors s (J,) and carry (J, n), all real.
+
+    `chances` and `gains` (T, 4, n) are of no fill, both, a bid alone and an ask alone, by the inventory before. Sums are
+    of logs, which neither overflow nor vanish.
+    """
+    steps, _, n = chances.shape
+    logs = np.empty(factors.size)
+    state, after, terms = np.empty(n), np.empty(n), np.empty(4)
+    for j in range(factors.size):
+        for q in range(n):
+            state[q] = -np.inf
+        state[start] = 0.0
+        for step in range(steps):
+            for q in range(n):
+                for branch in range(4):
+                    before = q - (branch == 2) + (branch == 3)
+                    terms[branch] = -np.inf
+                    if 0 <= before < n and chances[step, branch, before] > 0.0:
+                        moved = math.log(chances[step, branch, before]) + factors[j] * gains[step, branch, before]
+                        terms[branch] = state[before] + moved
+                after[q] = _log_sum(terms) + carry[j, q]
+            state, after = after, state
+        logs[j] = _log_sum(state)
+    return logs
+
+
+@njit(**_OPTIONS)
+def _log_sum(terms):
+    top = -np.inf
+    for i in range(terms.size):
+        top = max(top, terms[i])
+    if top == -np.inf:
+        return top
+    total = 0.0
+    for i in range(terms.size):
+        total += math.exp(terms[i] - top)
+    return top + math.log(total)
+
+
+@njit(**_OPTIONS)
+def characteristic(chances, gains, frequencies, carry, start):
+    """E exp(iu · gains at fills + Σ carry of the inventory after) (J,) of frequencies u (J,) and carry (J, n) complex."""
+    steps, _, n = chances.shape
+    found = np.empty(frequencies.size, np.complex128)
+    state, after, carried = np.empty(n, np.complex128), np.empty(n, np.complex128), np.empty(n, np.complex128)
+    for j in range(frequencies.size):
+        for q in range(n):
+            state[q] = 0.0
+            carried[q] = np.exp(carry[j, q])
+        state[start] = 1.0
+        for step in range(steps):
+            for q in range(n):
+                after[q] = 0.0
+            for q in range(n):
+                if state[q] != 0.0:
+                    for branch in range(4):
+                        chance = chances[step, branch, q]
+                        if chance > 0.0:
+                            angle = frequencies[j] * gains[step, branch, q]
+                            to = q + (branch == 2) - (branch == 3)
+                            after[to] += chance * state[q] * complex(math.cos(angle), math.sin(angle))
+            for q in range(n):
+                state[q] = after[q] * carried[q]
+        total = complex(0.0)
+        for q in range(n):
+            total += state[q]
+        found[j] = total
+    return found

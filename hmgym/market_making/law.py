@@ -10,15 +10,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hmgym.checks import check_interval, is_finite_number, shown
+from hmgym.market_making import kernels
 from hmgym.market_making.distribution import Distribution
 from hmgym.market_making.inventory_hjb import InventoryHJB
 from hmgym.market_making.quotes import Floats
 from hmgym.market_making.tables import QuoteTables, read_tables
+
+Complexes: TypeAlias = NDArray[np.complex128]
+
+_NEGLIGIBLE = 1e-15  # probability of all paths without risk below which they are left out
+_ATOMS = 4096  # of their profits that are told apart
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,8 +35,8 @@ class PolicyLaw:
     Attributes:
         mean: of profit, money.
         std: of profit, money.
-        mean_spread: bid depth plus ask depth, price: the mean over steps and the law of inventory, where both are quoted;
-            NaN where they never are.
+        mean_spread: bid depth plus ask depth, price: the mean over steps and the law of inventory, where both are
+            quoted; NaN where they never are.
         mean_inventory: at the end, shares.
         std_inventory: at the end, shares.
         mean_trades: fills on both sides.
@@ -95,8 +102,8 @@ class PolicyLaw:
     def reward_gradient(self) -> tuple[Floats, Floats]:
         """The derivatives (steps, 2Q'+1) of the expected reward by the depths of bid and of ask.
 
-        A quote is worth what its step and the rewards to go make of a fill, so nothing is differenced. Zero where nothing
-        is quoted; where the probability of a fill has reached 1, the derivative towards lower depths.
+        A quote is worth what its step and the rewards to go make of a fill, so nothing is differenced. Zero where
+        nothing is quoted; where the probability of a fill has reached 1, the derivative towards lower depths.
         """
         t = self._tables
         decay, law = t.model.depth_decay, self.probability[:-1]
@@ -117,31 +124,24 @@ class PolicyLaw:
         spread = t.model.volatility * math.sqrt(t.dt)
         ends, weights = _riskless(t)
 
-        def characteristic(frequencies: Floats) -> NDArray[np.complex128]:
-            found = np.empty(frequencies.size, complex)
-            for first in range(0, frequencies.size, _TOGETHER):
-                part = slice(first, first + _TOGETHER)
-                found[part] = np.exp(_log_moment(t, 1j * frequencies[part]))
+        def characteristic(u: Floats) -> Complexes:
+            found: Complexes = kernels.characteristic(*_branches(t), u, _carry(t, 1j * u), t.start)
             return found
 
-        def bound(frequencies: Floats) -> Floats:
+        def bound(u: Floats) -> Floats:
             # |E e^{iuX}| <= E e^{−½u² σ²dt Σq²}: given all fills, X is normal. Falls in u to the weight of Σq² = 0.
-            carry = -0.5 * (frequencies[:, None] * spread * t.inventory) ** 2
-            total: Floats = np.exp(_propagated(t, np.zeros_like(frequencies), carry))
+            carry = -0.5 * (u[:, None] * spread * t.inventory) ** 2
+            total: Floats = np.exp(kernels.log_moment(*_branches(t), np.zeros_like(u), carry, t.start))
             return total
 
         return Distribution.from_transform(
             characteristic=characteristic,
             bound=bound,
             log_moment=lambda s: _log_moment(t, s),
-            mean=self.mean,
             std=self.std,
             atoms=ends,
             weights=weights,
         )
-
-
-_TOGETHER = 256  # frequencies that are propagated at once
 
 
 def exact_law(
@@ -164,15 +164,14 @@ def exact_law(
     steps, n = tables.bid.shape
     q = tables.inventory
     drift, variance = model.drift * dt * q, model.volatility**2 * dt * q**2
+    chances, gains = _branches(tables)
     probability = np.zeros((steps + 1, n))
     probability[0, tables.start] = 1.0
     # Moments of profit on each inventory, of profit less its mean so far: large means then cost no digits.
     mean, first, second = 0.0, np.zeros(n), np.zeros(n)
     for step in range(steps):
         moments = (probability[step], first, second)
-        flows = [
-            _gained(moments, chance, gain) for chance, gain in _branches(tables, step)
-        ]
+        flows = [_gained(moments, chances[step, branch], gains[step, branch]) for branch in range(4)]
         mass, first, second = (_gathered(*(flow[order] for flow in flows)) for order in range(3))
         mass, first, second = _gained((mass, first, second), 1.0, drift)
         second = second + variance * mass
@@ -199,16 +198,12 @@ def exact_law(
     )
 
 
-def _branches(t: QuoteTables, step: int) -> tuple[tuple[Floats, Floats], ...]:
-    """Probability (n,) and gain (n,) of no fill, both, a bid alone and an ask alone, by the inventory before."""
-    bid, ask, q, impact = t.bid_fill[step], t.ask_fill[step], t.inventory, t.model.impact
-    none = np.zeros(q.size)
-    return (
-        ((1.0 - bid) * (1.0 - ask), none),
-        (bid * ask, t.bid[step] + t.ask[step]),
-        (bid * (1.0 - ask), t.bid[step] - impact * (q + 1)),
-        (ask * (1.0 - bid), t.ask[step] + impact * (q - 1)),
-    )
+def _branches(t: QuoteTables) -> tuple[Floats, Floats]:
+    """Probabilities and gains (T, 4, n) of no fill, both, a bid alone and an ask alone, by the inventory before."""
+    bid, ask, q, impact = t.bid_fill, t.ask_fill, t.inventory, t.model.impact
+    chances = [(1.0 - bid) * (1.0 - ask), bid * ask, bid * (1.0 - ask), ask * (1.0 - bid)]
+    gains = [np.zeros_like(bid), t.bid + t.ask, t.bid - impact * (q + 1), t.ask + impact * (q - 1)]
+    return np.stack(chances, 1), np.stack(gains, 1)
 
 
 def _gathered(none: Floats, both: Floats, bought: Floats, sold: Floats) -> Floats:
@@ -225,37 +220,24 @@ def _gained(moments: tuple[Floats, ...], chance: Floats | float, gain: Floats | 
     return chance * mass, chance * (first + gain * mass), chance * (second + gain * (2.0 * first + gain * mass))
 
 
-def _propagated(t: QuoteTables, s: NDArray[np.inexact], carry: NDArray[np.inexact]) -> NDArray[np.inexact]:
-    """ln E exp(s · gains at fills + Σ carry of the inventory after) (J,) of s (J,) and carry (J, n)."""
-    steps, n = t.bid.shape
-    dtype = np.result_type(s, carry)
-    state = np.zeros((s.size, n), dtype)
-    state[:, t.start] = 1.0
-    log = np.zeros(s.size)
-    top = carry.real.max(-1, keepdims=True)
-    carried = np.exp(carry - top)
-    for step in range(steps):
-        flows = (state * (chance * np.exp(s[:, None] * gain)) for chance, gain in _branches(t, step))
-        state = _gathered(*flows) * carried
-        size = np.abs(state).max(-1, keepdims=True)
-        state /= size
-        log += np.log(size[:, 0]) + top[:, 0]
-    total: NDArray[np.inexact] = log + np.log(state.sum(-1))
-    return total
-
-
-def _log_moment(t: QuoteTables, s: NDArray[np.inexact]) -> NDArray[np.inexact]:
+def _log_moment(t: QuoteTables, s: Floats) -> Floats:
     """ln E e^{sX} (J,) of profit X."""
+    found: Floats = kernels.log_moment(*_branches(t), s, _carry(t, s), t.start)
+    return found
+
+
+def _carry(t: QuoteTables, s: NDArray[Any]) -> NDArray[Any]:
+    """ln E e^{sY} (J, n) of what mid's move Y by itself makes of an inventory in a step, at s (J,), real or imaginary."""
     held = s[:, None] * t.inventory
-    return _propagated(t, s, t.dt * (t.model.drift * held + 0.5 * (t.model.volatility * held) ** 2))
+    carry: NDArray[Any] = t.dt * (t.model.drift * held + 0.5 * (t.model.volatility * held) ** 2)
+    return carry
 
 
 def _riskless(t: QuoteTables) -> tuple[Floats, Floats]:
     """Profits (J,) and probabilities (J,) of the paths that hold nothing after any step: mid plays no part in them."""
     centre = t.inventory.size // 2
     place, ends, weights = t.start, np.zeros(1), np.ones(1)
-    for step in range(t.bid.shape[0]):
-        (stay, _), (both, earned), (bought, up), (sold, down) = _branches(t, step)
+    for (stay, both, bought, sold), (_, earned, up, down) in zip(*_branches(t), strict=True):
         if place == centre:
             ends = np.concatenate([ends, ends + earned[centre]])
             weights = np.concatenate([stay[centre] * weights, both[centre] * weights])
@@ -270,10 +252,6 @@ def _riskless(t: QuoteTables) -> tuple[Floats, Floats]:
         if weights.sum() < _NEGLIGIBLE:
             return np.empty(0), np.empty(0)
     return ends, weights
-
-
-_NEGLIGIBLE = 1e-15
-_ATOMS = 4096  # of profits without risk that are told apart
 
 
 def _merged(ends: Floats, weights: Floats) -> tuple[Floats, Floats]:

@@ -1,8 +1,8 @@
 """Tables of quotes by step and inventory, and what a step of the chain does with them.
 
 The chain is what `exact_law` and `simulate` share. At mid S_t each side is filled with probability
-min(1, A e^{−kδ} dt), independently; then mid moves by μdt + ξ(ask fills − bid fills) + σ√dt Z, which the inventory after
-the fills carries. At the table's largest inventory nothing is bought and at its smallest nothing is sold.
+min(1, A e^{−kδ} dt), independently; then mid moves by μdt + ξ(ask fills − bid fills) + σ√dt Z, which the inventory
+after the fills carries. At the table's largest inventory nothing is bought and at its smallest nothing is sold.
 """
 
 from __future__ import annotations
