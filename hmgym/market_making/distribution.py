@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ class Distribution:
     low: float
     high: float
     frequencies: Floats
-    coefficients: NDArray[np.complex128]
+    coefficients: NDArray[np.complexfloating[Any, Any]]
     smooth: float
     atoms: Floats
     weights: Floats

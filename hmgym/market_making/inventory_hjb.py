@@ -209,7 +209,7 @@ class InventoryHJB:
     @property
     def _impact_value(self) -> Floats:
         """(2Q+1,) θ − ln v / k, money."""
-        impact: Floats = 0.5 * self.impact * self.inventory**2
+        impact: Floats = 0.5 * self.impact * self.inventory.astype(np.float64) ** 2
         return impact
 
     def _times(self, times: ArrayLike | None) -> Floats:

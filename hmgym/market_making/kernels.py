@@ -227,8 +227,8 @@ def howard(carried, arrival_rate, depth_decay, gamma, half_spread, impact, durat
 def log_moment(chances, gains, factors, carry, start):
     """ln E exp(s · gains at fills + Σ carry of the inventory after) (J,) of factors s (J,) and carry (J, n), all real.
 
-    `chances` and `gains` (T, 4, n) are of no fill, both, a bid alone and an ask alone, by the inventory before. Sums are
-    of logs, which neither overflow nor vanish.
+    `chances` and `gains` (T, 4, n) are of no fill, both, a bid alone and an ask alone, by the inventory before. Sums
+    are of logs, which neither overflow nor vanish.
     """
     steps, _, n = chances.shape
     logs = np.empty(factors.size)
@@ -266,7 +266,7 @@ def _log_sum(terms):
 
 @njit(**_OPTIONS)
 def characteristic(chances, gains, frequencies, carry, start):
-    """E exp(iu · gains at fills + Σ carry of the inventory after) (J,) of frequencies u (J,) and carry (J, n) complex."""
+    """E exp(iu · gains at fills + Σ carry of the inventory after) (J,) of frequencies u (J,), carry (J, n) complex."""
     steps, _, n = chances.shape
     found = np.empty(frequencies.size, np.complex128)
     state, after, carried = np.empty(n, np.complex128), np.empty(n, np.complex128), np.empty(n, np.complex128)

@@ -163,7 +163,8 @@ def exact_law(
     tables = read_tables(model, bid, ask, dt, initial_inventory)
     steps, n = tables.bid.shape
     q = tables.inventory
-    drift, variance = model.drift * dt * q, model.volatility**2 * dt * q**2
+    held = q.astype(np.float64)
+    drift, variance = model.drift * dt * held, model.volatility**2 * dt * held**2
     chances, gains = _branches(tables)
     probability = np.zeros((steps + 1, n))
     probability[0, tables.start] = 1.0
@@ -227,7 +228,7 @@ def _log_moment(t: QuoteTables, s: Floats) -> Floats:
 
 
 def _carry(t: QuoteTables, s: NDArray[Any]) -> NDArray[Any]:
-    """ln E e^{sY} (J, n) of what mid's move Y by itself makes of an inventory in a step, at s (J,), real or imaginary."""
+    """ln E e^{sY} (J, n) of what mid's own move Y makes of an inventory in a step, at s (J,), real or imaginary."""
     held = s[:, None] * t.inventory
     carry: NDArray[Any] = t.dt * (t.model.drift * held + 0.5 * (t.model.volatility * held) ** 2)
     return carry
