@@ -125,7 +125,7 @@ class InventoryHJB:
         if method not in get_args(Method):
             raise ValueError(f"`method` must be one of {', '.join(get_args(Method))}, got {shown(method)}")
         steps = integer("steps", steps, 1)
-        times = self._times(times)
+        times = self._times(np.linspace(0.0, self.horizon, 201) if times is None else times)
         left, place = np.unique(self.horizon - times, return_inverse=True)
         if method == "exponential":
             log, gap = kernels.exponential(self._diagonal, self.coupling, np.diff(left, prepend=0.0), self._log_end)
@@ -212,10 +212,8 @@ class InventoryHJB:
         impact: Floats = 0.5 * self.impact * self.inventory.astype(np.float64) ** 2
         return impact
 
-    def _times(self, times: ArrayLike | None) -> Floats:
+    def _times(self, times: ArrayLike) -> Floats:
         """`times` as checked floats (K,)."""
-        if times is None:
-            return np.linspace(0.0, self.horizon, 201)
         try:
             given = np.array(times, dtype=np.float64)
         except (TypeError, ValueError):

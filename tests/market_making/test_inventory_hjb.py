@@ -9,9 +9,9 @@ import pickle
 import mpmath
 import numpy as np
 import pytest
-from problems import AS, GLFT, PROBLEMS
 
 from hmgym.market_making import InventoryHJB
+from tests.market_making.problems import AS, GLFT, PROBLEMS
 
 every_problem = pytest.mark.parametrize("model", PROBLEMS.values(), ids=list(PROBLEMS))
 
@@ -50,13 +50,12 @@ def test_methods_agree(model: InventoryHJB, method: str) -> None:
     assert np.abs(exact.value - found.value).max() < 1e-4
 
 
-@pytest.mark.parametrize(("method", "order"), [("finite_difference", 5), ("howard", 3)])
-def test_steps_have_their_order(method: str, order: int) -> None:
+@pytest.mark.parametrize(("method", "order", "steps"), [("finite_difference", 5, 10), ("howard", 3, 80)])
+def test_steps_have_their_order(method: str, order: int, steps: int) -> None:
     model = dataclasses.replace(AS, drift=1.0, impact=0.1, max_inventory=5)
     exact = model.solve([0.0])
-    errors = [difference(model.solve([0.0], method=method, steps=steps), exact) for steps in (10, 20, 40)]
-    assert math.log2(errors[1] / errors[2]) > order - 0.7
-    assert math.log2(errors[0] / errors[2]) > 2.0 * (order - 1.0)
+    errors = [difference(model.solve([0.0], method=method, steps=many), exact) for many in (steps, 2 * steps)]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.7)
 
 
 @every_problem
@@ -153,8 +152,8 @@ def test_the_closed_form_is_near_where_limits_are_far() -> None:
     for model in (GLFT, dataclasses.replace(GLFT, drift=0.0005, impact=0.05)):
         closed, stationary = model.closed_form(), model.stationary()
         middle = slice(25, 36)
-        np.testing.assert_allclose(closed.bid[middle], stationary.bid[middle], atol=1e-3)
-        np.testing.assert_allclose(closed.ask[middle], stationary.ask[middle], atol=1e-3)
+        np.testing.assert_allclose(closed.bid[middle], stationary.bid[middle], atol=2e-3)
+        np.testing.assert_allclose(closed.ask[middle], stationary.ask[middle], atol=2e-3)
         assert closed.value_rate == pytest.approx(stationary.value_rate, rel=1e-4)
 
 
