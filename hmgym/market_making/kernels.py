@@ -293,3 +293,21 @@ def characteristic(chances, gains, frequencies, carry, start):
             total += state[q]
         found[j] = total
     return found
+
+
+@njit(**_OPTIONS)
+def simulate(bid, ask, bid_fill, ask_fill, impact, bid_draws, ask_draws, moves, place, profit, trades):
+    """Some steps of all paths, in place: index of the inventory, profit and number of trades (runs,).
+
+    Depths and probabilities of fills are (steps, n); uniform draws and moves of mid but for impact (steps, runs).
+    """
+    largest = bid.shape[1] // 2
+    for step in range(bid.shape[0]):
+        for run in range(place.size):
+            at = place[run]
+            bought, sold = bid_draws[step, run] < bid_fill[step, at], ask_draws[step, run] < ask_fill[step, at]
+            profit[run] += bought * bid[step, at] + sold * ask[step, at]
+            at += int(bought) - int(sold)
+            place[run] = at
+            trades[run] += int(bought) + int(sold)
+            profit[run] += (at - largest) * (moves[step, run] + impact * (int(sold) - int(bought)))
