@@ -132,7 +132,7 @@ def test_a_sure_profit() -> None:
     assert law.value_at_risk() == law.conditional_value_at_risk() == pytest.approx(-2.4)
 
 
-@pytest.mark.parametrize("model", [AS, MOVED], ids=["as", "moved"])
+@pytest.mark.parametrize("model", [dataclasses.replace(AS, arrival_rate=10.0), MOVED], ids=["plain", "moved"])
 def test_the_gradient_of_the_expected_reward(model: InventoryHJB) -> None:
     dt, step = 0.05, 1e-5
     bid, ask = small(steps=6, seed=3)

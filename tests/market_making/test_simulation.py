@@ -51,8 +51,7 @@ def test_without_moves_profit_is_what_fills_earn() -> None:
 
 
 def test_a_seed_is_a_sample() -> None:
-    arguments = (AS, *small(steps=80), 0.1)
-    one, same, other = (simulate(*arguments[:3], dt=arguments[3], runs=50, seed=seed).profit for seed in (1, 1, 2))
+    one, same, other = (simulate(MOVED, *small(steps=80), dt=0.1, runs=50, seed=seed).profit for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
 
