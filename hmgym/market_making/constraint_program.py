@@ -1,14 +1,14 @@
 """Quoting in ticks as a constraint program: a table of quotes, all scenarios of fills, limits on what may be lost.
 
 In every period an order comes to each side and reaches as deep as its weight says: depth d ticks with probability
-w_d / Σw, independently. A quote at δ ≥ 1 ticks is filled by an order that reaches δ or deeper; 0 is no quote. Mid stands
-still. Wealth is what fills have earned less a q², the penalty for the inventory were it the last. The program chooses the
-table of quotes by period and inventory with most expected wealth at the end, subject to
+w_d / Σw, independently. A quote at δ ≥ 1 ticks is filled by an order that reaches δ or deeper; 0 is no quote. Mid
+stands still. Wealth is what fills have earned less a q², the penalty for the inventory were it the last. The program
+chooses the table of quotes by period and inventory with most expected wealth at the end, subject to
 
-    VaR = −(least x with P(wealth ≤ x) ≥ 1 − level) ≤ its limit;   in every scenario, peak less wealth ≤ its limit, always.
+    VaR = −(least x with P(wealth ≤ x) ≥ 1 − level) ≤ its limit;   peak less wealth ≤ its limit, in every scenario.
 
-Without these it is dynamic programming. With them it is not, as they couple all inventories: CP-SAT decides over the tree
-of scenarios.
+Without these it is dynamic programming. With them it is not, as they couple all inventories: CP-SAT decides over the
+tree of scenarios.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class ConstraintProgram:
                 quotes = product(self._depths(i < n - 1), self._depths(i > 0))
                 worth = {
                     (bid, ask): sum(
-                        chance * (earned + value[i + moved]) for chance, moved, earned in self._fills(bid, ask)
+                        chance * (earned + value[i + moved]) for chance, moved, earned in self.fills(bid, ask)
                     )
                     for bid, ask in quotes
                 }
@@ -159,7 +159,7 @@ class ConstraintProgram:
             after: defaultdict[tuple[int, int, int, int], Fraction] = defaultdict(Fraction)
             for (q, cash, peak, drawdown), probability in states.items():
                 i = q + self.max_inventory
-                for chance, moved, earned in self._fills(int(bid[period, i]), int(ask[period, i])):
+                for chance, moved, earned in self.fills(int(bid[period, i]), int(ask[period, i])):
                     wealth = cash + earned - self.terminal_penalty * (q + moved) ** 2
                     fallen = max(drawdown, peak - wealth)
                     after[q + moved, cash + earned, max(peak, wealth), fallen] += probability * chance
@@ -174,7 +174,7 @@ class ConstraintProgram:
     def _depths(self, allowed: bool) -> range:
         return range(len(self.depth_weights) + 1 if allowed else 1)
 
-    def _fills(self, bid: int, ask: int) -> Iterator[tuple[Fraction, int, int]]:
+    def fills(self, bid: int, ask: int) -> Iterator[tuple[Fraction, int, int]]:
         """Probability, change of inventory and earnings of what may happen to two quotes."""
         total = sum(self.depth_weights)
         chances = [Fraction(sum(self.depth_weights[depth - 1 :]) if depth else 0, total) for depth in (bid, ask)]
@@ -192,7 +192,7 @@ class ConstraintProgram:
             yield reached
             after = np.zeros_like(reached)
             for i in np.flatnonzero(reached):
-                for _, moved, _ in self._fills(int(bid[period, i]), int(ask[period, i])):
+                for _, moved, _ in self.fills(int(bid[period, i]), int(ask[period, i])):
                     after[i + moved] = True
             reached = after
 
@@ -205,7 +205,10 @@ class _Tree:
         self.deepest = len(program.depth_weights)
         self.n = 2 * program.max_inventory + 1
         self.most = 2 * self.deepest * program.periods  # that can be earned
+        self.total = sum(program.depth_weights)
         self.squares = [program.terminal_penalty * (i - program.max_inventory) ** 2 for i in range(self.n)]
+        largest = self.total**2 * (2 * self.deepest + max(self.squares))
+        self.bounds = (-largest, largest)  # of an expected gain
 
     def build(self) -> tuple[list[list[Any]], list[list[Any]]]:
         """Adds all variables, constraints and the objective; the variables of bid and ask, by period and inventory."""
@@ -213,15 +216,22 @@ class _Tree:
         quotes: tuple[list[list[Any]], list[list[Any]]] = ([], [])
         place, cash = model.new_constant(program.max_inventory), model.new_constant(0)
         nodes = [(1, place, cash, [model.new_constant(0)])]  # weight, index of inventory, earned, wealth so far
-        for _ in range(program.periods):
+        limited = program.value_at_risk_limit is not None or program.drawdown_limit is not None
+        expected: list[Any] = []
+        for left in reversed(range(program.periods)):
             sides = []
             for table, closed in zip(quotes, (self.n - 1, 0), strict=True):
                 row = [model.new_int_var(0, 0 if i == closed else self.deepest, "") for i in range(self.n)]
                 table.append(row)
                 sides.append([self._outcome(row, reach) for reach in range(1, self.deepest + 1)])
-            nodes = [child for node in nodes for child in self._children(node, sides)]
+            # Expected wealth is the sum of what each node expects to be added to it.
+            gains = [self._expected(i, quotes[0][-1][i], quotes[1][-1][i]) for i in range(self.n)]
+            scale = self.total ** (2 * left)
+            expected += [weight * scale * self._at(place, gains, self.bounds) for weight, place, _, _ in nodes]
+            if left or limited:
+                nodes = [child for node in nodes for child in self._children(node, sides)]
         self._limit(nodes)
-        model.maximize(sum(weight * wealth[-1] for weight, _, _, wealth in nodes))
+        model.maximize(sum(expected))
         for table in quotes:
             for quote in (quote for row in table for quote in row):
                 model.add_hint(quote, 0)  # no quotes at all keep every limit
@@ -241,17 +251,18 @@ class _Tree:
     ) -> Iterator[tuple[int, Any, Any, list[Any]]]:
         weight, place, cash, wealth = node
         model, weights = self.model, self.program.depth_weights
-        chosen = [[[self._at(place, values) for values in outcome] for outcome in side] for side in sides]
+        chosen = [
+            [[self._at(place, values, (0, self.deepest)) for values in outcome] for outcome in side] for side in sides
+        ]
         for (i, bid), (j, ask) in product(enumerate(chosen[0]), enumerate(chosen[1])):
             to, held = model.new_int_var(0, self.n - 1, ""), model.new_int_var(0, self.most, "")
             model.add(to == place + bid[0] - ask[0])
             model.add(held == cash + bid[1] + ask[1])
-            penalty = self._at(to, self.squares)
+            penalty = self._at(to, self.squares, (0, max(self.squares)))
             yield weight * weights[i] * weights[j], to, held, [*wealth, held - penalty]
 
-    def _at(self, place: Any, values: list[Any]) -> Any:
-        top = max(self.deepest, *self.squares)
-        found = self.model.new_int_var(0, top, "")
+    def _at(self, place: Any, values: list[Any], bounds: tuple[int, int]) -> Any:
+        found = self.model.new_int_var(*bounds, "")
         self.model.add_element(place, values, found)
         return found
 
@@ -264,7 +275,7 @@ class _Tree:
                     for earlier in range(later):
                         model.add(wealth[earlier] - wealth[later] <= deepest)
         if program.value_at_risk_limit is not None:
-            total = sum(program.depth_weights) ** (2 * program.periods)
+            total = self.total ** (2 * program.periods)
             # VaR ≤ L is P(wealth < −L) < 1 − level, in whole weights.
             allowed = ceil((1 - Fraction(str(program.level))) * total) - 1
             lost = []
