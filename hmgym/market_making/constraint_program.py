@@ -246,6 +246,20 @@ class _Tree:
             self.model.add_allowed_assignments(variables, outcomes)
         return fills, earned
 
+    def _expected(self, i: int, bid: Any, ask: Any) -> Any:
+        """Expected gain in wealth from two quotes at an inventory, in units of 1 / (Σw)²."""
+        choices = []
+        for pair in product(range(self.deepest + 1), repeat=2):
+            if (i < self.n - 1 or not pair[0]) and (i > 0 or not pair[1]):
+                gain = sum(
+                    chance * (earned + self.squares[i] - self.squares[i + moved])
+                    for chance, moved, earned in self.program.fills(*pair)
+                )
+                choices.append((*pair, int(gain * self.total**2)))
+        found = self.model.new_int_var(min(gain for _, _, gain in choices), max(gain for _, _, gain in choices), "")
+        self.model.add_allowed_assignments([bid, ask, found], choices)
+        return found
+
     def _children(
         self, node: tuple[int, Any, Any, list[Any]], sides: list[Any]
     ) -> Iterator[tuple[int, Any, Any, list[Any]]]:
