@@ -1,0 +1,21 @@
+"""Market making with a limit on inventory: best quotes, the law of any quotes, simulation, constraint programs."""
+
+from __future__ import annotations
+
+from hmgym.market_making.constraint_program import ConstraintProgram, PolicyTable
+from hmgym.market_making.inventory_hjb import InventoryHJB
+from hmgym.market_making.law import PolicyLaw, exact_law
+from hmgym.market_making.quotes import Quotes, QuotingSolution
+from hmgym.market_making.simulation import Simulation, simulate
+
+__all__ = [
+    "ConstraintProgram",
+    "InventoryHJB",
+    "PolicyLaw",
+    "PolicyTable",
+    "Quotes",
+    "QuotingSolution",
+    "Simulation",
+    "exact_law",
+    "simulate",
+]

@@ -1,0 +1,101 @@
+"""Tables of quotes by step and inventory, and what a step of the chain does with them.
+
+The chain is what `exact_law` and `simulate` share. At mid S_t each side is filled with probability
+min(1, A e^{−kδ} dt), independently; then mid moves by μdt + ξ(ask fills − bid fills) + σ√dt Z, which the inventory
+after the fills carries. At the table's largest inventory nothing is bought and at its smallest nothing is sold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hmgym.checks import is_finite_number, shown
+from hmgym.market_making.inventory_hjb import InventoryHJB
+from hmgym.market_making.quotes import Floats
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QuoteTables:
+    """Quotes of T steps at n = 2Q' + 1 inventories, checked, and their chances.
+
+    Attributes:
+        model: whose fills and mid they meet.
+        dt: length of a step, time.
+        start: index of the first inventory.
+        inventory: (n,) −Q' … Q'.
+        bid: (T, n) depth, 0 where nothing is bought.
+        ask: (T, n) likewise.
+        bid_fill: (T, n) probability that the bid is filled, 0 where there is none.
+        ask_fill: (T, n) likewise.
+        bid_quoted: (T, n) whether there is a bid.
+        ask_quoted: (T, n) likewise.
+    """
+
+    model: InventoryHJB
+    dt: float
+    start: int
+    inventory: NDArray[np.int64]
+    bid: Floats
+    ask: Floats
+    bid_fill: Floats
+    ask_fill: Floats
+    bid_quoted: NDArray[np.bool_]
+    ask_quoted: NDArray[np.bool_]
+
+
+def read_tables(model: InventoryHJB, bid: ArrayLike, ask: ArrayLike, dt: Any, initial_inventory: Any) -> QuoteTables:
+    """Tables from arguments of `exact_law` and `simulate`.
+
+    Raises:
+        ValueError: an argument is none that they take; names it.
+    """
+    if not isinstance(model, InventoryHJB):
+        raise ValueError(f"`model` must be an InventoryHJB, got {shown(model)}")
+    if not is_finite_number(dt) or dt <= 0.0:
+        raise ValueError(f"`dt` must be a number > 0, got {shown(dt)}")
+    depths = {"bid": _read("bid", bid), "ask": _read("ask", ask)}
+    if depths["bid"].shape != depths["ask"].shape:
+        raise ValueError(f"`ask` must have the shape of `bid`, {depths['bid'].shape}, got {depths['ask'].shape}")
+    largest = depths["bid"].shape[1] // 2
+    whole = is_finite_number(initial_inventory) and initial_inventory == int(initial_inventory)
+    if not whole or abs(initial_inventory) > largest:
+        expected = f"an integer in [-{largest}, {largest}], the table's inventories"
+        raise ValueError(f"`initial_inventory` must be {expected}, got {shown(initial_inventory)}")
+    quoted = {name: np.isfinite(depth) for name, depth in depths.items()}
+    quoted["bid"][:, -1] = False
+    quoted["ask"][:, 0] = False
+    fill = {}
+    for name, depth in depths.items():
+        depth[~quoted[name]] = 0.0
+        # The cap is taken on the exponent, where nothing overflows.
+        fills = np.exp(np.minimum(np.log(model.arrival_rate * dt) - model.depth_decay * depth, 0.0))
+        fill[name] = np.where(quoted[name], fills, 0.0)
+    return QuoteTables(
+        model=model,
+        dt=float(dt),
+        start=largest + int(initial_inventory),
+        inventory=np.arange(-largest, largest + 1),
+        bid=depths["bid"],
+        ask=depths["ask"],
+        bid_fill=fill["bid"],
+        ask_fill=fill["ask"],
+        bid_quoted=quoted["bid"],
+        ask_quoted=quoted["ask"],
+    )
+
+
+def _read(name: str, table: ArrayLike) -> Floats:
+    try:
+        depths = np.array(table, dtype=np.float64)
+    except (TypeError, ValueError):
+        depths = np.empty(0)
+    if depths.ndim != 2 or depths.shape[0] < 1 or depths.shape[1] < 3 or depths.shape[1] % 2 == 0:
+        came = f"shape {depths.shape}" if depths.ndim != 1 or depths.size else shown(table)
+        raise ValueError(f"`{name}` must have shape (steps, 2Q+1), steps >= 1, Q >= 1, got {came}")
+    if np.isinf(depths).any():
+        raise ValueError(f"`{name}` must be finite, or NaN where nothing is quoted, got infinite depths")
+    return depths
