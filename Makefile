@@ -71,7 +71,7 @@ docs: $(DOCS_STAMP) ## Run the examples of the documentation and build it into s
 	$(BIN)/mkdocs build --strict --quiet
 	@echo 'Built site/index.html'
 
-browser: ## Install Chromium from Debian's packages, for the tests of the page (as root).
+browser: ## Install Chromium from Debian's packages, for the browser tests of the page (as root).
 	timeout 120 apt-get update -qq
 	timeout 300 apt-get install -y -qq --no-install-recommends chromium
 
