@@ -96,7 +96,9 @@ class Visit:
                     return self.picture()
                 self.page.wait_for_timeout(100)
         running = self.page.get_by_role("button", name="Running").count()
-        raise AssertionError(f"no picture came; {'a run has begun' if running else 'no click was answered'}; {self.said}")
+        raise AssertionError(
+            f"no picture came; {'a run has begun' if running else 'no click was answered'}; {self.said}"
+        )
 
     def hosts(self) -> set[str | None]:
         return {urlsplit(address.removeprefix("blob:")).hostname for address in self.asked}
