@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 240.0  # seconds, for kernels that are compiled and for machines with other work
+PATIENCE = 600.0  # seconds, for kernels that are compiled and for machines with other work
 CELL = """from hmgym.dashboard import Dashboard
 
 Dashboard()"""

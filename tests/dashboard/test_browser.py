@@ -27,7 +27,7 @@ CLICK_AGAIN = 10.0  # seconds without an answer
 
 pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (make browser)"),
-    pytest.mark.timeout(1500),
+    pytest.mark.timeout(2400),
 ]
 
 
