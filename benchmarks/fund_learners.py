@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def table_of(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]
     """
     rows: dict[str, Any] = {}
     for name, row in found["untrained"][0]["rows"].items():
-        tests = {test: {key: run[key] for key in ("mean", "ci95")} for test, run in row["tests"].items()}
+        tests = {one: {key: run[key] for key in ("mean", "ci95")} for one, run in row["tests"].items()}
         own = row["tests"]["own"]
         rows[name] = {"setting": row["setting"], "tests": tests, "growth": own["growth"], "ruined": own["ruined"]}
     for name in LEARNERS:
@@ -129,7 +130,7 @@ def table_of(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]
         rows[name] = {
             "setting": "", "tests": tests, "growth": sum(run["growth"] for run in own) / len(own),
             "ruined": sum(run["ruined"] for run in own) / len(own), "env_steps": runs[0]["env_steps"],
-            "seconds": sorted(run["seconds"] for run in runs)[len(runs) // 2],
+            "seconds": statistics.median(run["seconds"] for run in runs),
         }  # fmt: skip
     return rows
 

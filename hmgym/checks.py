@@ -72,6 +72,17 @@ def check_interval(name: str, value: Any, low: float, high: float, *, open_inter
         raise ValueError(f"`{name}` must be {bounds}, got {shown(value)}")
 
 
+def check_number(name: str, value: Any, low: float, high: float = math.inf, *, strict: bool = False) -> None:
+    """Check that an argument is a finite number from `low`, itself left out where `strict`, to `high`.
+
+    Raises:
+        ValueError: it is not; names the argument.
+    """
+    if not is_finite_number(value) or value < low or value > high or (strict and value == low):
+        bound = f"{'>' if strict else '>='} {low:g}" + (f" and <= {high:g}" if high < math.inf else "")
+        raise ValueError(f"`{name}` must be a number {bound}, got {shown(value)}")
+
+
 def check_pair(name: str, bounds: Any, *, strict: bool = False) -> None:
     """Check that an argument is a pair (low, high) of numbers, 0 <= low <= high, or 0 < low where `strict`.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,7 @@ from benchmarks.leaderboard.agents import AGENTS, IDS, PLANNERS
 from benchmarks.leaderboard.gathering import table_of
 from benchmarks.leaderboard.outside import rows_from
 from benchmarks.leaderboard.page import draw, page
-from benchmarks.training import settings_of, short_name
-from hmgym.agents import PROTOCOL
+from benchmarks.training import options_of, settings_of, short_name
 from hmgym.agents.probes import NO_INFORMATION
 from hmgym.agents.training import TrainingPlan
 
@@ -80,19 +78,12 @@ def gather(options: argparse.Namespace) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what has to be run, gather and write; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes at a time")
-    parser.add_argument("--ids", nargs="+", choices=IDS, default=list(IDS))
+    parser = options_of("leaderboard", __doc__, IDS)
     parser.add_argument("--only", nargs="+", choices=[*AGENTS, *PROBES], help="agents and probes to run; default all")
     parser.add_argument("--show", action="store_true", help="run nothing, write the tables of what is there")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "leaderboard")
     parser.add_argument("--rows", type=Path, default=RESULTS / "rows", help="folder of rows from outside")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--episodes", type=int, default=PROTOCOL.episodes)
     parser.add_argument("--curve-episodes", type=int, default=TrainingPlan.curve_episodes)
-    parser.add_argument("--timesteps", type=int, help="of every training; default the algorithms' own")
     parser.add_argument("--budget", type=json.loads, default={}, help="changes to the search of rules, as JSON")
     options = parser.parse_args(argv)
     seeds, chosen = range(options.seeds), options.only or [*PROBES, *AGENTS]

@@ -28,12 +28,12 @@ from hmgym.agents.policy import Policy
 from hmgym.agents.rule_search import RuleBudget, RuleChoice, choose_best_rule, filter_families
 from hmgym.envs import MarketVectorEnv, make_markets
 from hmgym.envs.setup import make_config
+from hmgym.market import MarketConfig
 
 PRICE_TAKER_SHARE = 0.001
 """Share of all wealth with which a learner hardly moves a price."""
-NO_INFORMATION = {"signal_r2": 0.0}
+NO_INFORMATION = dict(MarketConfig.NO_INFORMATION)
 """Changes to the default economy that make every signal noise."""
-_INFORMATION = ("signal_r2", "signals_r2")
 _SIZES = ("n_assets", "n_investors", "n_learners")
 
 
@@ -47,12 +47,17 @@ def with_economy(env_kwargs: Mapping[str, Any] | None, **changes: Any) -> dict[s
     Raises:
         ValueError: one is out of range.
     """
-    given = dict(env_kwargs or {})
     if not changes:
-        return given
-    sizes: dict[str, Any] = {name: given.pop(name, None) for name in (*_SIZES, "scenario")}
-    config = make_config(given.pop("config", None), **sizes)
+        return dict(env_kwargs or {})
+    given, config = _split(env_kwargs)
     return {**given, "config": config.replace(**changes)}
+
+
+def _split(env_kwargs: Mapping[str, Any] | None) -> tuple[dict[str, Any], MarketConfig]:
+    """Arguments of a market that say nothing of its economy, and the economy that the others make."""
+    given = dict(env_kwargs or {})
+    sizes: dict[str, Any] = {name: given.pop(name, None) for name in (*_SIZES, "scenario")}
+    return given, make_config(given.pop("config", None), **sizes)
 
 
 def no_information(env_kwargs: Mapping[str, Any] | None = None) -> dict[str, float]:
@@ -61,8 +66,8 @@ def no_information(env_kwargs: Mapping[str, Any] | None = None) -> dict[str, flo
     Args:
         env_kwargs: arguments of the environment.
     """
-    config = with_economy(env_kwargs, signal_r2=0.0)["config"]
-    return {name: 0.0 for name in _INFORMATION if hasattr(config, name)}
+    _, config = _split(env_kwargs)
+    return dict(config.NO_INFORMATION)
 
 
 def without_information(

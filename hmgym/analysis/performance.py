@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hmgym.checks import is_finite_number, shown
+from hmgym.checks import check_number
 
 Array = NDArray[np.float64]
 
@@ -143,8 +143,7 @@ def _per_value(money: Array, worth: Array) -> Array:
 
 
 def _positive(name: str, value: float) -> float:
-    if not is_finite_number(value) or value <= 0.0:
-        raise ValueError(f"`{name}` must be a number > 0, got {shown(value)}")
+    check_number(name, value, 0.0, strict=True)
     return value
 
 

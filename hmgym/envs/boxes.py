@@ -55,7 +55,7 @@ class ActionBox:
             raise ValueError(
                 f"`action` must be finite, got {values[market, learner, entry]} for `{self.names[entry]}` of {whose}"
             )
-        clipped: npt.NDArray[np.float64] = np.minimum(np.maximum(values, -1.0), 1.0)
+        clipped: npt.NDArray[np.float64] = np.minimum(np.maximum(values, -1.0, out=values), 1.0, out=values)
         return clipped
 
     def describe(self, action: npt.ArrayLike) -> str:

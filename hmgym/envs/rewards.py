@@ -71,12 +71,10 @@ class OverActiveFunds(LogUnitValue):
             ValueError: the market has no other active funds.
         """
         growth = super().__call__(previous, outcome, state)
-        traits = getattr(state.scenario, "traits", None)
-        managers = 0 if traits is None else traits.signal_weights.shape[1]
-        others = slice(growth.shape[1], managers)
-        if managers <= growth.shape[1]:
+        learners, managers = growth.shape[1], getattr(state.scenario, "managers", 0)
+        if managers <= learners:
             raise ValueError('`reward` must be another than "over_active_funds" where there are no other active funds')
-        after, before = (to_numpy(one.scenario.unit_value)[:, others] for one in (state, previous))
+        after, before = (to_numpy(one.scenario.unit_value)[:, learners:managers] for one in (state, previous))
         growth -= np.log(after / before).mean(1, keepdims=True)
         return growth
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hmgym.arrays import namespace, placed
-from hmgym.checks import check_pair, is_finite_number, shown
+from hmgym.checks import check_number, check_pair, is_finite_number
 from hmgym.investors.cohort import Optimisers, View
 from hmgym.investors.draws import Draws, Layout
 from hmgym.investors.fundamentalist import expected_correction, next_error
@@ -43,9 +43,9 @@ class LearnerTraits:
 
     def __post_init__(self) -> None:
         for name in ("pull", "signal_weight", "news_weight", "short_leverage"):
-            _check_number(f"learner.{name}", getattr(self, name), 0.0)
+            check_number(f"learner.{name}", getattr(self, name), 0.0)
         for name in ("risk_aversion", "horizon_months", "long_leverage"):
-            _check_number(f"learner.{name}", getattr(self, name), 0.0, strict=True)
+            check_number(f"learner.{name}", getattr(self, name), 0.0, strict=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,19 +79,19 @@ class PopulationConfig:
 
     def __post_init__(self) -> None:
         for name in ("fundamentalists", "trend_followers"):
-            _check_number(name, getattr(self, name), 0.0, 1.0)
+            check_number(name, getattr(self, name), 0.0, 1.0)
         if self.fundamentalists + self.trend_followers > 1.0 + 1e-12:
             raise ValueError(
                 "`fundamentalists` + `trend_followers` must be <= 1, got "
                 f"{self.fundamentalists} + {self.trend_followers}"
             )
-        _check_number("drift", self.drift, -1.0, 1.0)
+        check_number("drift", self.drift, -1.0, 1.0)
         for name in ("error_persistence", "sentiment_persistence"):
-            _check_number(name, getattr(self, name), 0.0, 1.0)
+            check_number(name, getattr(self, name), 0.0, 1.0)
             if getattr(self, name) == 1.0:
                 raise ValueError(f"`{name}` must be < 1, got 1.0")
         for name in ("error_innovation", "sentiment_innovation"):
-            _check_number(name, getattr(self, name), 0.0)
+            check_number(name, getattr(self, name), 0.0)
         for name in ("news_weight", "pull", "trend_gain", "short_leverage"):
             check_pair(name, getattr(self, name))
         for name in ("risk_aversion", "horizon_months", "long_leverage"):
@@ -100,7 +100,7 @@ class PopulationConfig:
             raise ValueError(f"`trend_memory_months` must be a tuple of numbers >= 1, got {self.trend_memory_months!r}")
         if any(not is_finite_number(memory) or memory < 1.0 for memory in self.trend_memory_months):
             raise ValueError(f"`trend_memory_months` must hold numbers >= 1, got {self.trend_memory_months}")
-        _check_number("wealth_tail", self.wealth_tail, 0.1)
+        check_number("wealth_tail", self.wealth_tail, 0.1)
         if not isinstance(self.learner, LearnerTraits):
             raise ValueError(f"`learner` must be LearnerTraits, got {self.learner!r}")
 
@@ -341,9 +341,3 @@ def _mean_reciprocal(bounds: tuple[float, float]) -> float:
 
 def _low_width(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds[0], bounds[1] - bounds[0]
-
-
-def _check_number(name: str, value: Any, low: float, high: float = math.inf, *, strict: bool = False) -> None:
-    if not is_finite_number(value) or value < low or value > high or (strict and value == low):
-        bound = f"{'>' if strict else '>='} {low:g}" + (f" and <= {high:g}" if high < math.inf else "")
-        raise ValueError(f"`{name}` must be a number {bound}, got {shown(value)}")

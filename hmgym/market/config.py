@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,9 @@ class MarketConfig:
     Raises:
         ValueError: a value out of range, named.
     """
+
+    NO_INFORMATION: ClassVar[Mapping[str, float]] = {"signal_r2": 0.0}
+    """changes that make every signal noise"""
 
     n_assets: int = 3
     n_investors: int = 20

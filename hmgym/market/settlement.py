@@ -68,15 +68,15 @@ def pay_dividends(ledger: Ledger, holdings: Tensor, a_share: Tensor) -> None:
     ledger.pay("issuer", INVESTORS, namespace(holdings).dot(holdings, a_share))
 
 
-def pay_consumption(ledger: Ledger, config: MarketConfig, state: MarketState, wealth: Tensor) -> None:
+def pay_consumption(ledger: Ledger, config: MarketConfig, values: Tensor, wealth: Tensor) -> None:
     """Households consume a part of what cash exceeds its share of value, else the issuer pays some in.
 
-    In proportion to `wealth` (E, B) where that is positive. Money follows what companies are worth, at the first
-    supply, rather than what they are priced at: whoever lifts prices prints no money, and what companies sell or buy
-    back leaves less or more of it for a share.
+    In proportion to `wealth` (E, B) where that is positive; `values` (E, N) are of a share, money. Money follows what
+    companies are worth, at the first supply, rather than what they are priced at: whoever lifts prices prints no money,
+    and what companies sell or buy back leaves less or more of it for a share.
     """
     xp = namespace(wealth)
-    wanted = config.cash_ratio * config.shares * xp.exp(state.log_value).sum(-1)
+    wanted = config.cash_ratio * config.shares * values.sum(-1)
     total = config.cash_adjustment * (ledger.cash.sum(-1) - wanted)
     able = xp.at_least(wealth, 0.0)
     each = able * (total / able.sum(-1))[:, None]

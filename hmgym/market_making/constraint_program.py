@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hmgym.checks import check_interval, integer, is_finite_number, shown
+from hmgym.checks import check_interval, check_number, integer, is_finite_number, shown
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,8 +123,7 @@ class ConstraintProgram:
             ImportError: OR-Tools is missing (`pip install hmgym[quoting]`).
             RuntimeError: time ran out before any table was found.
         """
-        if not is_finite_number(time_limit) or time_limit <= 0.0:
-            raise ValueError(f"`time_limit` must be a number > 0, got {shown(time_limit)}")
+        check_number("time_limit", time_limit, 0.0, strict=True)
         workers = integer("workers", workers, 1)
         try:
             cp_model = importlib.import_module("ortools.sat.python.cp_model")

@@ -125,13 +125,13 @@ class PolicyLaw:
         ends, weights = _riskless(t)
 
         def characteristic(u: Floats) -> Complexes:
-            found: Complexes = kernels.characteristic(*_branches(t), u, _carry(t, 1j * u), t.start)
+            found: Complexes = kernels.characteristic(*t.branches, u, _carry(t, 1j * u), t.start)
             return found
 
         def bound(u: Floats) -> Floats:
             # |E e^{iuX}| <= E e^{−½u² σ²dt Σq²}: given all fills, X is normal. Falls in u to the weight of Σq² = 0.
             carry = -0.5 * (u[:, None] * spread * t.inventory) ** 2
-            total: Floats = np.exp(kernels.log_moment(*_branches(t), np.zeros_like(u), carry, t.start))
+            total: Floats = np.exp(kernels.log_moment(*t.branches, np.zeros_like(u), carry, t.start))
             return total
 
         return Distribution.from_transform(
@@ -165,7 +165,7 @@ def exact_law(
     q = tables.inventory
     held = q.astype(np.float64)
     drift, variance = model.drift * dt * held, model.volatility**2 * dt * held**2
-    chances, gains = _branches(tables)
+    chances, gains = tables.branches
     probability = np.zeros((steps + 1, n))
     probability[0, tables.start] = 1.0
     # Moments of profit on each inventory, of profit less its mean so far: large means then cost no digits.
@@ -199,14 +199,6 @@ def exact_law(
     )
 
 
-def _branches(t: QuoteTables) -> tuple[Floats, Floats]:
-    """Probabilities and gains (T, 4, n) of no fill, both, a bid alone and an ask alone, by the inventory before."""
-    bid, ask, q, impact = t.bid_fill, t.ask_fill, t.inventory, t.model.impact
-    chances = [(1.0 - bid) * (1.0 - ask), bid * ask, bid * (1.0 - ask), ask * (1.0 - bid)]
-    gains = [np.zeros_like(bid), t.bid + t.ask, t.bid - impact * (q + 1), t.ask + impact * (q - 1)]
-    return np.stack(chances, 1), np.stack(gains, 1)
-
-
 def _gathered(none: Floats, both: Floats, bought: Floats, sold: Floats) -> Floats:
     """What stood on an inventory before the fills (…, n) on the one after."""
     after = none + both
@@ -223,7 +215,7 @@ def _gained(moments: tuple[Floats, ...], chance: Floats | float, gain: Floats | 
 
 def _log_moment(t: QuoteTables, s: Floats) -> Floats:
     """ln E e^{sX} (J,) of profit X."""
-    found: Floats = kernels.log_moment(*_branches(t), s, _carry(t, s), t.start)
+    found: Floats = kernels.log_moment(*t.branches, s, _carry(t, s), t.start)
     return found
 
 
@@ -238,7 +230,7 @@ def _riskless(t: QuoteTables) -> tuple[Floats, Floats]:
     """Profits (J,) and probabilities (J,) of the paths that hold nothing after any step: mid plays no part in them."""
     centre = t.inventory.size // 2
     place, ends, weights = t.start, np.zeros(1), np.ones(1)
-    for (stay, both, bought, sold), (_, earned, up, down) in zip(*_branches(t), strict=True):
+    for (stay, both, bought, sold), (_, earned, up, down) in zip(*t.branches, strict=True):
         if place == centre:
             ends = np.concatenate([ends, ends + earned[centre]])
             weights = np.concatenate([stay[centre] * weights, both[centre] * weights])

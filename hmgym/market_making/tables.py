@@ -8,12 +8,13 @@ after the fills carries. At the table's largest inventory nothing is bought and 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hmgym.checks import is_finite_number, shown
+from hmgym.checks import check_number, is_finite_number, shown
 from hmgym.market_making.inventory_hjb import InventoryHJB
 from hmgym.market_making.quotes import Floats
 
@@ -46,6 +47,14 @@ class QuoteTables:
     bid_quoted: NDArray[np.bool_]
     ask_quoted: NDArray[np.bool_]
 
+    @cached_property
+    def branches(self) -> tuple[Floats, Floats]:
+        """Probabilities and gains (T, 4, n) of no fill, both, a bid alone, an ask alone, by the inventory before."""
+        bid, ask, q, impact = self.bid_fill, self.ask_fill, self.inventory, self.model.impact
+        chances = [(1.0 - bid) * (1.0 - ask), bid * ask, bid * (1.0 - ask), ask * (1.0 - bid)]
+        gains = [np.zeros_like(bid), self.bid + self.ask, self.bid - impact * (q + 1), self.ask + impact * (q - 1)]
+        return np.stack(chances, 1), np.stack(gains, 1)
+
 
 def read_tables(model: InventoryHJB, bid: ArrayLike, ask: ArrayLike, dt: Any, initial_inventory: Any) -> QuoteTables:
     """Tables from arguments of `exact_law` and `simulate`.
@@ -55,8 +64,7 @@ def read_tables(model: InventoryHJB, bid: ArrayLike, ask: ArrayLike, dt: Any, in
     """
     if not isinstance(model, InventoryHJB):
         raise ValueError(f"`model` must be an InventoryHJB, got {shown(model)}")
-    if not is_finite_number(dt) or dt <= 0.0:
-        raise ValueError(f"`dt` must be a number > 0, got {shown(dt)}")
+    check_number("dt", dt, 0.0, strict=True)
     depths = {"bid": _read("bid", bid), "ask": _read("ask", ask)}
     if depths["bid"].shape != depths["ask"].shape:
         raise ValueError(f"`ask` must have the shape of `bid`, {depths['bid'].shape}, got {depths['ask'].shape}")

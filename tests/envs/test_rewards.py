@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from hmgym.envs import REWARDS, DifferentialSharpe
+from hmgym.market import MarketState
 from hmgym.market.funds import FundsConfig
 
 SMALL: dict[str, Any] = {"n_assets": 2, "n_investors": 8}
@@ -30,30 +32,28 @@ def test_named_rewards_are_finite_and_repeatable(name: str) -> None:
     np.testing.assert_array_equal(first, rewards_of(name))
 
 
-def test_excess_return_is_the_difference_to_the_market() -> None:
-    env = gym.make("hmgym/Leverage-v0", reward="excess_return", **SMALL).unwrapped
-    plain = gym.make("hmgym/Leverage-v0", **SMALL).unwrapped
+def assert_difference(reward: str, settings: dict[str, Any], log_worth: Callable[[MarketState], torch.Tensor]) -> None:
+    """The reward is the plain one less the change of a benchmark's log worth."""
+    env = gym.make("hmgym/Leverage-v0", reward=reward, **settings).unwrapped
+    plain = gym.make("hmgym/Leverage-v0", **settings).unwrapped
     env.reset(seed=0)
     plain.reset(seed=0)
     action = np.zeros(1, np.float32)
     for _ in range(5):
-        before = (plain.state.supply * plain.state.prices).sum()
-        expected = plain.step(action)[1] - float(torch.log((plain.state.supply * plain.state.prices).sum() / before))
+        before = log_worth(plain.state)
+        own = plain.step(action)[1]
+        expected = own - float(log_worth(plain.state) - before)
         assert env.step(action)[1] == pytest.approx(expected, abs=1e-12)
+
+
+def test_excess_return_is_the_difference_to_the_market() -> None:
+    assert_difference("excess_return", SMALL, lambda state: (state.supply * state.prices).sum().log())
 
 
 def test_over_active_funds_is_the_difference_to_their_mean() -> None:
-    env = gym.make("hmgym/Leverage-v0", reward="over_active_funds", **FUNDS).unwrapped
-    plain = gym.make("hmgym/Leverage-v0", **FUNDS).unwrapped
-    env.reset(seed=0)
-    plain.reset(seed=0)
-    action = np.zeros(1, np.float32)
-    for _ in range(5):
-        before = plain.state.scenario.unit_value[0, 1:5].log().mean()
-        own = plain.step(action)[1]
-        expected = own - float(plain.state.scenario.unit_value[0, 1:5].log().mean() - before)
-        assert env.step(action)[1] == pytest.approx(expected, abs=1e-12)
+    assert_difference("over_active_funds", FUNDS, lambda state: state.scenario.unit_value[0, 1:5].log().mean())
     alone = {"config": FundsConfig(n_learners=1, n_assets=3, n_retail=12, n_active=0, n_passive=2)}
+    action = np.zeros(1, np.float32)
     for without in (SMALL, alone):
         env = gym.make("hmgym/Leverage-v0", reward="over_active_funds", **without)
         env.reset(seed=0)

@@ -104,7 +104,7 @@ class CrowdScenario:
         prices = config.initial_value * xp.exp(mean + config.initial_mispricing_sd * shocks.mispricing)
         supply = xp.full_like(prices, config.shares)
         holdings = share[..., None] * supply[:, None]
-        cash = share * (config.cash_ratio * config.initial_value * (supply.sum(-1)[:, None]))
+        cash = share * (config.cash_ratio * config.initial_value * supply.sum(-1)[:, None])
         first = fundamentals.begin(shocks)
         return MarketState(
             month=xp.integers(xp.zeros_like(prices[:, 0])),

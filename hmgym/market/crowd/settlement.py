@@ -32,16 +32,17 @@ def settle(
     """
     xp = namespace(state.cash)
     n_learners, prices, holdings = state.unit_value.shape[-1], trade.prices, trade.holdings
+    values = state.fundamentals
     ledger = Ledger(state.cash, state.accounts)
     pay_for_trades(ledger, state, trade, config.trading_cost, sold=offered)
     pay_interest(ledger, config.interest_rate, config.borrowing_spread)
-    pay_dividends(ledger, holdings, config.dividend_yield * xp.exp(state.log_value))
+    pay_dividends(ledger, holdings, config.dividend_yield * values)
     invested = xp.dot(holdings, prices)
     closing = ledger.cash + invested  # wealth at the close, before flows
 
     target = target_share * closing.sum(-1)[:, None]
     ledger.net(config.flow_rate * (target - closing))
-    pay_consumption(ledger, config, state, closing)
+    pay_consumption(ledger, config, values, closing)
     ended = ledger.cash + invested
     ruined = ended < config.ruin_fraction * target
 

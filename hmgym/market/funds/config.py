@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hmgym.checks import check_interval, check_pair, integer, shown
 from hmgym.data import PriceHistory, packaged_span
@@ -22,6 +24,8 @@ class FundsConfig(MarketConfig):
     Raises:
         ValueError: a value out of range, named.
     """
+
+    NO_INFORMATION: ClassVar[Mapping[str, float]] = {**MarketConfig.NO_INFORMATION, "signals_r2": 0.0}
 
     scenario: str = "active-passive"
     n_assets: int = 20

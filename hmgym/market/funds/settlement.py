@@ -63,7 +63,8 @@ class Month:
         self._redeem(plan.redemptions, struck)
         pay_interest(ledger, config.interest_rate, config.borrowing_spread)
         payout = config.dividend_yield + extra_payout(state.log_value, config.payout_reversion)
-        a_share = payout * xp.exp(state.log_value)
+        values = state.fundamentals
+        a_share = payout * values
         pay_dividends(ledger, self.holdings, a_share)
         if trade.dealer_holdings is not None:
             ledger.pay("issuer", DEALER, (trade.dealer_holdings * a_share).sum(-1))
@@ -72,7 +73,7 @@ class Month:
         fell = fell | fell_early
         # From here on funds are not touched.
         wealth = self._retail_wealth(unit_value)
-        pay_consumption(ledger, config, state, self._to_retail(wealth))
+        pay_consumption(ledger, config, values, self._to_retail(wealth))
         wealth = self._retail_wealth(unit_value)
         target = self._own.target_share * wealth.sum(-1)[:, None]
         self._flow_in_kind(wealth, target)

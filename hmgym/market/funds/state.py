@@ -35,3 +35,8 @@ class FundsState:
     signals: Tensor  # (E, N, K) the true signals z
     errors: Tensor  # (E, M, N, 2) the managers' own noise in the value and growth signals
     noise: Tensor  # (E, R, 2 N + F) of the retail investors' policy, standard normal
+
+    @property
+    def managers(self) -> int:
+        """M, active funds with the learners, who are the first of them."""
+        return int(self.traits.signal_weights.shape[1])
