@@ -194,6 +194,7 @@ def episode_figure(series: Series, title: str, beside: Mapping[str, Series] | No
     for part, row in zip(parts[:, 0], rows, strict=True):
         for axes, panel in zip(part.subplots(1, len(row), squeeze=False)[0], row, strict=True):
             at = next(i for i, one in enumerate(panels) if one is panel)
+            axes.set_xlabel(series.period)
             _draw(axes, panel, {name: other[at] for name, other in others.items()} if panel.compared else {})
     figure.suptitle(title)
     return figure
@@ -206,13 +207,14 @@ def _draw(axes: Any, panel: Panel, others: Mapping[str, Panel]) -> None:
     for line in panel.lines:
         named = line.label and not (line.dashed and line.colour in solid)  # what goes with a line, the title says
         axes.plot(
-            line.values, color=line.colour, linestyle="--" if line.dashed else "-",
-            alpha=0.6 if line.dashed else 1.0, label=line.label if named else "_nolegend_",
+            line.values, color=line.colour, linestyle="none" if line.points else "--" if line.dashed else "-",
+            marker="o" if line.points else "none", alpha=0.6 if line.dashed else 1.0,
+            label=line.label if named else "_nolegend_",
         )  # fmt: skip
     if panel.log:
         log_scale(axes, "y")
     if panel.floor is not None:
         axes.set_ylim(bottom=min(panel.floor, axes.get_ylim()[0]))
-    axes.set(title=panel.title, xlabel="month", ylabel=panel.unit)
+    axes.set(title=panel.title, ylabel=panel.unit)
     if len(others) + sum(bool(line.label) for line in panel.lines) > 1:
         axes.legend(ncols=3 if panel.wide else 1)

@@ -46,11 +46,11 @@ class BatchFace:
         return self._batch.history.episode(market)
 
     def _draw(self, market: int, name: str, suffix: str = "") -> npt.NDArray[np.uint8] | None:
-        """The frame of one market, None in "human" mode or without a mode; titled with `name` and the month."""
+        """The frame of one market, None in "human" mode or without a mode; titled with `name` and the period."""
         if self._viewer is None:
             return None
         series = self._series(market)
-        return self._viewer.draw(series, f"{name}   month {len(series) - 1}{suffix}")
+        return self._viewer.draw(series, f"{name}   {series.period} {len(series) - 1}{suffix}")
 
     def _close_window(self) -> None:
         if self._viewer is not None:

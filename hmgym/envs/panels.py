@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,21 +21,23 @@ class Line:
     """One series of a panel.
 
     Attributes:
-        values: shape (T,), in the panel's unit.
+        values: shape (T,), in the panel's unit; NaN where there is nothing to show.
         label: in the legend; empty shows none.
         colour: as ``"#rrggbb"``.
         dashed: whether the line is dashed, and paler.
+        points: whether single points are shown in place of a line.
     """
 
     values: FloatArray
     label: str = ""
     colour: str = LEARNER
     dashed: bool = False
+    points: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Lines over the months of an episode.
+    """Lines over the periods of an episode.
 
     Attributes:
         title: what it shows.
@@ -57,7 +59,13 @@ class Panel:
 
 
 class Series(Protocol):
-    """An episode so far, T closes, as a simulator records it."""
+    """An episode so far, T closes, as a simulator records it.
+
+    Attributes:
+        period: what one period is called on axes and in titles, such as "month".
+    """
+
+    period: ClassVar[str]
 
     def __len__(self) -> int:
         """T; 1 after a reset."""

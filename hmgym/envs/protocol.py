@@ -98,7 +98,8 @@ class Simulator(Protocol):
 
     def seat_newcomers(self, seats: Flags) -> None:
         """Begin a new episode for terminated learners (E, L) whose market goes on; only where L > 1."""
-        raise NotImplementedError("learners of a market that goes on have no newcomers here")
+        missing = "learners of a market that goes on have no newcomers here"
+        raise NotImplementedError(missing)
 
     def closing_measures(self) -> Mapping[str, FloatArray]:
         """What is worth reporting of learners whose episode is truncated now, by name, each (E, L)."""

@@ -54,6 +54,11 @@ ENVIRONMENTS: dict[str, Registered] = {
     "hmgym/Leverage-v0": _market("leverage"),
     "hmgym/Beliefs-v0": _market("beliefs"),
     "hmgym/LeverageBeliefs-v0": _market("both"),
+    "hmgym/MarketMaking-v0": Registered(
+        entry_point="hmgym.envs.quoting:MarketMakingEnv",
+        vector_entry_point="hmgym.envs.quoting:MarketMakingVectorEnv",
+        baselines="hmgym.agents.quoting:quoting_baselines",
+    ),
 }
 """Every id of hmgym; one line an environment."""
 

@@ -21,7 +21,7 @@ RENDER_MODES = ("rgb_array", "human")
 RENDER_FPS = 12
 _MARGIN, _TOP = 24, 48
 _LEAST_RANGE = 0.05  # of an axis, so that rounding does not fill it
-_LEAST_MONTHS = 12  # of the axis of an episode that has just begun
+_LEAST_PERIODS = 12  # of the axis of an episode that has just begun
 
 Box = tuple[int, int, int, int]
 """Left, top, width and height in pixels."""
@@ -124,7 +124,8 @@ class Viewer:
         left, right, top, bottom = x + 46, x + width - 6, y + 24, y + tall - 4
         lines = [(np.log(line.values) if panel.log else line.values, line) for line in panel.lines]
         values = np.concatenate([line for line, _ in lines])
-        low, high = float(values.min()), float(values.max())
+        values = values[np.isfinite(values)]
+        low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
         low = low if panel.floor is None else min(panel.floor, low)
         high = max(high, low + _LEAST_RANGE)
         pad = 0.06 * (high - low)
@@ -134,7 +135,7 @@ class Viewer:
             row = round(bottom - (height - low) / (high - low) * (bottom - top))
             pygame.draw.line(surface, rgb(GRID), (left, row), (right, row))
             self._text(pygame, surface, f"{tick:g}", (left - 6, row - 6), 18, MUTED, right=True)
-        span = max(len(values) // len(lines) - 1, _LEAST_MONTHS)
+        span = max(len(values) // len(lines) - 1, _LEAST_PERIODS)
         for heights, line in lines:
             columns = left + np.arange(len(heights)) / span * (right - left)
             self._line(
@@ -143,13 +144,15 @@ class Viewer:
 
     def _line(self, pygame: Any, surface: Any, points: FloatArray, line: Line) -> None:
         colour = rgb(mixed(line.colour, PAPER, 0.5) if line.dashed else line.colour)
-        if len(points) == 1:
-            pygame.draw.circle(surface, colour, points[0], 3)
-        elif line.dashed:
-            for begin, end in _dashes(points):
-                pygame.draw.line(surface, colour, begin, end, 2)
-        else:
-            pygame.draw.lines(surface, colour, False, points, 2)
+        for run in _runs(points):
+            if line.points or len(run) == 1:
+                for point in run:
+                    pygame.draw.circle(surface, colour, point, 3)
+            elif line.dashed:
+                for begin, end in _dashes(run):
+                    pygame.draw.line(surface, colour, begin, end, 2)
+            else:
+                pygame.draw.lines(surface, colour, False, run, 2)
 
 
 def rows_of(panels: tuple[Panel, ...]) -> list[tuple[Panel, ...]]:
@@ -186,6 +189,13 @@ def _ticks(low: float, high: float, count: int = 4) -> FloatArray:
     first = np.ceil(low / step)
     ticks: FloatArray = np.round(step * np.arange(first, np.floor(high / step) + 1.0), 10) + 0.0
     return ticks
+
+
+def _runs(points: FloatArray) -> list[FloatArray]:
+    """Points (T, 2) without those whose height is NaN, cut where these were."""
+    there = np.isfinite(points[:, 1])
+    cuts = np.flatnonzero(np.diff(there)) + 1
+    return [run for run, kept in zip(np.split(points, cuts), there[np.r_[0, cuts]], strict=True) if kept]
 
 
 def _dashes(points: FloatArray, dash: float = 6.0) -> list[tuple[FloatArray, FloatArray]]:

@@ -79,46 +79,68 @@ class OverActiveFunds(LogUnitValue):
         return growth
 
 
-class DifferentialSharpe(LogUnitValue):
-    """Differential Sharpe ratio: how much this period's return moves an exponentially weighted Sharpe ratio.
+class MovingSharpe:
+    """How much a period's return moves an exponentially weighted Sharpe ratio.
 
-    With A and B the moving first and second moments of the log return R, adapted at rate η,
+    With A and B the moving first and second moments of the return R, adapted at rate η,
     ``D = (B ΔA − A ΔB / 2) / (B − A²)^{3/2}``, ``ΔA = R − A``, ``ΔB = R² − B``.
-    Moments start from a monthly log return of .5 % with volatility 7 %, so that D is finite from the first period.
 
     Source: Moody and Saffell (2001), Learning to trade via direct reinforcement, eq. 14.
+
+    Args:
+        rate: η a period, in (0, 1).
+        mean: of returns, where the moments start, so that D is finite from the first period.
+        deviation: likewise.
+        floor: of the moving standard deviation.
+    """
+
+    def __init__(self, rate: float, mean: float, deviation: float, floor: float) -> None:
+        self._rate, self._start = rate, (mean, deviation**2 + mean**2)
+        self._variance_floor = floor**2
+        self.first, self.second = np.zeros(0), np.zeros(0)
+
+    def restart(self, starting: npt.NDArray[np.bool_]) -> None:
+        """Set the moments of these entries back to where they start."""
+        if self.first.shape != starting.shape:
+            self.first, self.second = np.zeros(starting.shape), np.zeros(starting.shape)
+        self.first[starting], self.second[starting] = self._start
+
+    def __call__(self, returns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """D of this period, then move the moments."""
+        to_first, to_second = returns - self.first, returns * returns - self.second
+        variance = np.maximum(self.second - self.first * self.first, self._variance_floor)
+        value: npt.NDArray[np.float64] = (self.second * to_first - 0.5 * self.first * to_second) / (
+            variance * np.sqrt(variance)
+        )
+        self.first = self.first + self._rate * to_first
+        self.second = self.second + self._rate * to_second
+        return value
+
+
+class DifferentialSharpe(LogUnitValue):
+    """Differential Sharpe ratio of log returns, see :class:`MovingSharpe`.
+
+    Moments start from a monthly log return of .5 % with volatility 7 %.
 
     Args:
         adaptation_rate: η a period, in (0, 1).
     """
 
-    _MEAN, _SECOND_MOMENT = 0.005, 0.07**2 + 0.005**2
-    _VARIANCE_FLOOR = 1e-6
+    MEAN, DEVIATION = 0.005, 0.07
+    _FLOOR = 0.001
 
     def __init__(self, adaptation_rate: float = 1.0 / 24.0) -> None:
         if not 0.0 < adaptation_rate < 1.0:
             raise ValueError(f"`adaptation_rate` must lie in (0, 1), got {adaptation_rate}")
-        self._rate = adaptation_rate
-        self._first = np.zeros((0, 0))
-        self._second = np.zeros((0, 0))
+        self.sharpe = MovingSharpe(adaptation_rate, self.MEAN, self.DEVIATION, self._FLOOR)
 
     def restart(self, starting: npt.NDArray[np.bool_]) -> None:
         """Set the moments of these learners back to where they start."""
-        if self._first.shape != starting.shape:
-            self._first, self._second = np.zeros(starting.shape), np.zeros(starting.shape)
-        self._first[starting], self._second[starting] = self._MEAN, self._SECOND_MOMENT
+        self.sharpe.restart(starting)
 
     def __call__(self, previous: MarketState, outcome: Outcome, state: MarketState) -> npt.NDArray[np.float64]:
         """D of this period, then move the moments."""
-        growth = super().__call__(previous, outcome, state)
-        to_first, to_second = growth - self._first, growth * growth - self._second
-        variance = np.maximum(self._second - self._first * self._first, self._VARIANCE_FLOOR)
-        value: npt.NDArray[np.float64] = (self._second * to_first - 0.5 * self._first * to_second) / (
-            variance * np.sqrt(variance)
-        )
-        self._first = self._first + self._rate * to_first
-        self._second = self._second + self._rate * to_second
-        return value
+        return self.sharpe(super().__call__(previous, outcome, state))
 
 
 class _UserReward:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,8 @@ class EpisodeSeries:
     unit_value: FloatArray
     learner_leverage: FloatArray
     crowd_leverage: FloatArray
+
+    period: ClassVar[str] = "month"
 
     @staticmethod
     def snapshot(state: MarketState) -> dict[str, FloatArray]:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from hmgym.arrays import namespace, to_torch
-from hmgym.market import Market, Shocks
+from hmgym.market import Shocks
+
+
+class Source(Protocol):
+    """What shocks are drawn by: a market, or another chain."""
+
+    def draw_shocks(self, generators: Sequence[np.random.Generator], *, periods: int) -> Shocks:
+        """Shocks of some periods, leading dimensions (periods, E)."""
+
+    def place(self, x: torch.Tensor) -> Any:
+        """A constant as the source uses it: a tensor on its device, or an array."""
 
 
 class ShockStream:
@@ -20,11 +30,11 @@ class ShockStream:
     gets does not depend on its neighbours.
 
     Args:
-        market: the market that draws.
+        market: what draws.
         periods: periods drawn at a time.
     """
 
-    def __init__(self, market: Market, periods: int) -> None:
+    def __init__(self, market: Source, periods: int) -> None:
         self._market = market
         self._periods = periods
         self._ahead: Shocks | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hmgym.market_making.config import QuotingConfig
 from hmgym.market_making.constraint_program import ConstraintProgram, PolicyTable
 from hmgym.market_making.inventory_hjb import InventoryHJB
 from hmgym.market_making.law import PolicyLaw, exact_law
@@ -14,6 +15,7 @@ __all__ = [
     "PolicyLaw",
     "PolicyTable",
     "Quotes",
+    "QuotingConfig",
     "QuotingSolution",
     "Simulation",
     "exact_law",

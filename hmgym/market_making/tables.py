@@ -7,6 +7,7 @@ after the fills carries. At the table's largest inventory nothing is bought and 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -50,10 +51,32 @@ class QuoteTables:
     @cached_property
     def branches(self) -> tuple[Floats, Floats]:
         """Probabilities and gains (T, 4, n) of no fill, both, a bid alone, an ask alone, by the inventory before."""
-        bid, ask, q, impact = self.bid_fill, self.ask_fill, self.inventory, self.model.impact
-        chances = [(1.0 - bid) * (1.0 - ask), bid * ask, bid * (1.0 - ask), ask * (1.0 - bid)]
-        gains = [np.zeros_like(bid), self.bid + self.ask, self.bid - impact * (q + 1), self.ask + impact * (q - 1)]
+        chances, gains = branches_of(
+            self.bid, self.ask, self.bid_fill, self.ask_fill, self.inventory, self.model.impact
+        )  # fmt: skip
         return np.stack(chances, 1), np.stack(gains, 1)
+
+
+def log_fill_probability(model: InventoryHJB, dt: float, depth: Any) -> Any:
+    """ln min(1, A e^{−kδ} dt) at depths δ, an array or a tensor; capped on the exponent, where nothing overflows."""
+    return (math.log(model.arrival_rate * dt) - model.depth_decay * depth).clip(max=0.0)
+
+
+def branches_of(
+    bid: Any, ask: Any, bid_fill: Any, ask_fill: Any, inventory: Any, impact: float
+) -> tuple[list[Any], list[Any]]:
+    """What a step may bring: no fill, both, a bid alone, an ask alone; arrays or tensors, all of one shape.
+
+    Returns:
+        chances: four probabilities.
+        gains: what each earns before mid's own move, with the impact that the inventory after it carries.
+    """
+    chances = [
+        (1.0 - bid_fill) * (1.0 - ask_fill), bid_fill * ask_fill, bid_fill * (1.0 - ask_fill),
+        ask_fill * (1.0 - bid_fill),
+    ]  # fmt: skip
+    gains = [0.0 * bid, bid + ask, bid - impact * (inventory + 1), ask + impact * (inventory - 1)]
+    return chances, gains
 
 
 def read_tables(model: InventoryHJB, bid: ArrayLike, ask: ArrayLike, dt: Any, initial_inventory: Any) -> QuoteTables:
@@ -79,9 +102,7 @@ def read_tables(model: InventoryHJB, bid: ArrayLike, ask: ArrayLike, dt: Any, in
     fill = {}
     for name, depth in depths.items():
         depth[~quoted[name]] = 0.0
-        # The cap is taken on the exponent, where nothing overflows.
-        fills = np.exp(np.minimum(np.log(model.arrival_rate * dt) - model.depth_decay * depth, 0.0))
-        fill[name] = np.where(quoted[name], fills, 0.0)
+        fill[name] = np.where(quoted[name], np.exp(log_fill_probability(model, dt, depth)), 0.0)
     return QuoteTables(
         model=model,
         dt=float(dt),

@@ -63,7 +63,8 @@ def test_over_active_funds_is_the_difference_to_their_mean() -> None:
 
 def test_differential_sharpe_is_the_derivative_of_the_moving_sharpe_ratio() -> None:
     """D is dS/dη at η = 0, S the Sharpe ratio of the moving moments (Moody and Saffell 2001, eq. 14)."""
-    growth, mean, second = 0.03, DifferentialSharpe._MEAN, DifferentialSharpe._SECOND_MOMENT
+    growth, mean = 0.03, DifferentialSharpe.MEAN
+    second = DifferentialSharpe.DEVIATION**2 + mean**2
 
     def sharpe(rate: float) -> float:
         a, b = mean + rate * (growth - mean), second + rate * (growth**2 - second)

@@ -303,8 +303,8 @@ def test_memory_of_a_reward_begins_anew_with_the_newcomer() -> None:
     for _ in range(40):
         _, _, terminated, truncated, _ = env.step(env.action_space.sample())
         fresh = (terminated | truncated).reshape(2, LEARNERS)
-        assert (reward._first[fresh] == reward._MEAN).all()
-        assert (reward._first[~fresh] != reward._MEAN).all()
+        assert (reward.sharpe.first[fresh] == reward.MEAN).all()
+        assert (reward.sharpe.first[~fresh] != reward.MEAN).all()
 
 
 def test_a_market_without_learners_left_begins_anew() -> None:

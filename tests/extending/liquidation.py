@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -38,6 +38,7 @@ class Schedule:
 
     mid: Any
     inventory: Any
+    period: ClassVar[str] = "period"
 
     def __len__(self) -> int:
         return len(self.mid)

@@ -1,0 +1,10 @@
+"""Market making as an environment: in the simulated market of its model, and on recorded books."""
+
+from __future__ import annotations
+
+from hmgym.envs.quoting.depths import DepthBox
+from hmgym.envs.quoting.environments import MarketMakingEnv, MarketMakingVectorEnv
+from hmgym.envs.quoting.series import QuotingSeries
+from hmgym.envs.quoting.simulator import QuotingState
+
+__all__ = ["DepthBox", "MarketMakingEnv", "MarketMakingVectorEnv", "QuotingSeries", "QuotingState"]
