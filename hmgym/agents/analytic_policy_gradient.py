@@ -25,16 +25,16 @@ simulation, for the window; Schulman et al. (2017), Proximal policy optimization
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from hmgym.agents.networks import SquashedGaussianPolicy
-from hmgym.agents.news_forecast import NewsForecast, news_columns
+from hmgym.agents.news_forecast import NewsForecast, TellsNews, news_columns
 from hmgym.checks import integer
-from hmgym.envs.differentiable import DifferentiableMarkets
+from hmgym.envs.differentiable import Differentiable, DifferentiableMarkets
 
 Surprise = Literal["learned", "posterior", "none"]
 
@@ -135,6 +135,7 @@ class Window(NamedTuple):
     news: Tensor  # (H, E, N) that came with this period, seen in the next observation
     starting: Tensor  # (H, E, L) bool, an episode begins with this observation
     memory: Tensor  # (E, L, M) before the first observation
+    closed: bool  # every episode came to an end of its own with the last period
 
 
 class ActionRecord:
@@ -187,7 +188,7 @@ class AnalyticPolicyGradient:
 
     def __init__(
         self,
-        markets: DifferentiableMarkets,
+        markets: Differentiable,
         settings: WindowSettings,
         seed: int,
         *,
@@ -206,17 +207,20 @@ class AnalyticPolicyGradient:
         if others is None and len(self.seats) < len(everybody):
             raise ValueError("`others` must be given where some learners are not trained, got None")
         device = markets.device
+        news = markets.observation_map if isinstance(markets.observation_map, TellsNews) else None
+        if settings.memory and news is None:
+            raise ValueError(f"`memory` must be 0 where rows are no paths of a market, got {settings.memory}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.policy = SquashedGaussianPolicy(
                 markets.observation_map.size, markets.action_map.size, settings.deviation, settings.memory,
-                news_columns(markets.observation_map),
+                None if news is None else news_columns(news),
             ).to(device)  # fmt: skip
             self._make_critic()
         self._random = torch.Generator().manual_seed(seed)
-        self._forecast = NewsForecast(markets.observation_map, device)
+        self._forecast = None if news is None else NewsForecast(news, device)
         self._gain: nn.Linear | None = None
-        if settings.memory and settings.forecast_weight > 0.0:
+        if self._forecast is not None and settings.memory and settings.forecast_weight > 0.0:
             self._gain = nn.Linear(settings.memory, self._forecast.n_assets, dtype=torch.float64, device=device)
             nn.init.zeros_(self._gain.weight)
             nn.init.zeros_(self._gain.bias)
@@ -255,7 +259,8 @@ class AnalyticPolicyGradient:
         norm = self._ascend(_side_by_side(self._replayed))
         self.updates += 1
         self._learn_values(window)
-        self._forecast.learn(window.observations, self._news_of_seats(window))
+        if self._forecast is not None:
+            self._forecast.learn(window.observations, self._news_of_seats(window))
         self.policy.normalizer.update(window.observations)
         return Update(float(window.rewards.mean()), norm)
 
@@ -263,7 +268,7 @@ class AnalyticPolicyGradient:
         """Run one window and differentiate every learning seat's return by its own actions.
 
         Without a critic the last month's actions are left out: all that they earn comes after the window, but for the
-        learner's own mark, which they move.
+        learner's own mark, which they move. They count where every episode came to an end of its own there.
         """
         frozen: dict[str, Tensor] = {name: value.detach() for name, value in self.policy.named_parameters()}
         record = ActionRecord()
@@ -275,7 +280,8 @@ class AnalyticPolicyGradient:
                 objective[:, at].sum(), record.perturbations, retain_graph=at + 1 < len(self.seats)
             )
             gradients.append(torch.stack([gradient[:, seat] for gradient in found]))
-        months = self.settings.horizon - (0 if self._has_critic or self.settings.horizon == 1 else 1)
+        whole = self._has_critic or self.settings.horizon == 1 or window.closed
+        months = self.settings.horizon - (0 if whole else 1)
         stacked = torch.stack(gradients, 2)[:months], torch.stack(record.noise)[:months]
         ascent, noise = stacked
         if not bool(torch.isfinite(ascent).all()):
@@ -324,13 +330,13 @@ class AnalyticPolicyGradient:
                 action = action + record.perturbations[-1]
             expected = None if record is None or month == settings.horizon - 1 else self._expected_news(seen)
             period = markets.step(action)
-            news.append(markets.state.news.detach())
+            news.append(markets.news.detach())
             reward, ended, ruined = period.reward[:, seats], period.ended[:, seats], period.ruined[:, seats]
             self._starting = period.ended
             total = total + weight * reward
             weight = weight * settings.discount
             if record is not None and expected is not None:
-                surprise = weight * markets.surprise(expected)[:, seats]
+                surprise = weight * cast(DifferentiableMarkets, markets).surprise(expected)[:, seats]
                 record.surprise = record.surprise + torch.where(ended, torch.zeros_like(surprise), surprise)
             value = torch.zeros_like(weight)
             last = month == settings.horizon - 1
@@ -348,14 +354,15 @@ class AnalyticPolicyGradient:
         return total, Window(
             observations=torch.stack(observations), rewards=torch.stack(rewards), ended=torch.stack(ends),
             values=torch.stack(values), news=torch.stack(news), starting=torch.stack(starts), memory=remembered,
+            closed=bool(ruined.all()),
         )  # fmt: skip
 
     def _expected_news(self, seen: Tensor) -> Tensor | None:
         """News (E, 1 or L, N) that is foreseen from what is observed now; None where no surprise is taken out."""
-        if self.settings.surprise_weight == 0.0 or self.settings.surprise == "none":
+        if self._forecast is None or self.settings.surprise_weight == 0.0 or self.settings.surprise == "none":
             return None
         if self.settings.surprise == "posterior":
-            return self.markets.posterior_news()[:, None]
+            return cast(DifferentiableMarkets, self.markets).posterior_news()[:, None]
         if not self._forecast.rows:
             return None
         gain = None
@@ -378,7 +385,7 @@ class AnalyticPolicyGradient:
             "gradient_steps": self.gradient_steps,
             "updates": self.updates,
             "replayed": [steps._asdict() for steps in self._replayed],
-            "forecast": self._forecast.state_dict(),
+            "forecast": None if self._forecast is None else self._forecast.state_dict(),
             "gain": None if self._gain is None else self._gain.state_dict(),
             "starting": self._starting,
             "memory": self._memory.detach(),
@@ -393,7 +400,8 @@ class AnalyticPolicyGradient:
         self._random.set_state(stored["random"])
         self.gradient_steps, self.updates = stored["gradient_steps"], stored["updates"]
         self._replayed = [ActionGradients(**steps) for steps in stored["replayed"]]
-        self._forecast.load_state_dict(stored["forecast"])
+        if self._forecast is not None:
+            self._forecast.load_state_dict(stored["forecast"])
         if self._gain is not None:
             self._gain.load_state_dict(stored["gain"])
         self._starting, self._memory = stored["starting"], stored["memory"]
@@ -436,7 +444,7 @@ class AnalyticPolicyGradient:
                 gradient = torch.where(followed, torch.zeros_like(gradient), gradient)
                 action = torch.tanh(center + policy.deviation * steps.noise[:, rows])
                 loss = -(gradient * action).sum() / gradient[..., 0].numel()
-                if self._gain is not None and self._forecast.rows:
+                if self._forecast is not None and self._gain is not None and self._forecast.rows:
                     error = self._forecast.loss(steps.observations[:, rows], self._gain(memory), steps.news[:, rows])
                     loss = loss + settings.forecast_weight * error
                 self._optimizer.zero_grad()

@@ -16,7 +16,7 @@ from hmgym.agents.networks import SquashedGaussianPolicy
 from hmgym.agents.run import TrainingResult, TrainingRun
 from hmgym.agents.shac import ActorCriticSettings, ShortHorizonActorCritic
 from hmgym.agents.training import TrainingPlan
-from hmgym.envs.differentiable import DifferentiableMarkets
+from hmgym.envs.differentiable import make_differentiable
 
 _AGENT_FILE, _POLICY_FILE = "agent.pt", "policy.pt"
 
@@ -72,9 +72,12 @@ def load_policy(folder: Path, plan: TrainingPlan | None = None) -> SquashedGauss
     return SquashedGaussianPolicy.load(folder / _POLICY_FILE)
 
 
+# A window is an episode, and what is exact needs no exploration.
+_OF_A_LAW = {"horizon": 200, "deviation": 0.0, "learning_rate": 1e-2, "replay": 1, "epochs": 8, "clip": 0.15}
+
 APG = Algorithm(
     name="apg", hyperparameters=WindowSettings, train=partial(train, AnalyticPolicyGradient),
-    load_policy=load_policy, timesteps=100_000, num_envs=16,
+    load_policy=load_policy, timesteps=100_000, num_envs=16, by_environment={"hmgym/MarketMaking-v0": _OF_A_LAW},
 )  # fmt: skip
 SHAC = Algorithm(
     name="shac", hyperparameters=ActorCriticSettings, train=partial(train, ShortHorizonActorCritic),
@@ -91,5 +94,5 @@ def make_agent(plan: TrainingPlan) -> AnalyticPolicyGradient:
 
 
 def _make(agent_type: type[AnalyticPolicyGradient], plan: TrainingPlan, settings: Any) -> AnalyticPolicyGradient:
-    markets = DifferentiableMarkets(plan.env_id, plan.num_markets, seed=plan.market_seed, **plan.env_kwargs)
+    markets = make_differentiable(plan.env_id, plan.num_markets, seed=plan.market_seed, **plan.env_kwargs)
     return agent_type(markets, settings, plan.seed)

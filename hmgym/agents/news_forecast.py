@@ -13,10 +13,12 @@ Source: Hoerl and Kennard (1970), Ridge regression.
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from torch import Tensor
 
-from hmgym.envs.observation import OBSERVATION_TABLE, ObservationMap
+from hmgym.envs.observation import OBSERVATION_TABLE
 
 _RIDGE = 32.0  # rows without news that the prior counts for
 _SATURATED = 1.0 - 1e-9
@@ -24,7 +26,17 @@ _LEAST_VOLATILITY = 1e-4  # log a month
 _SCALES = {entry.name: entry.scale for entry in OBSERVATION_TABLE}
 
 
-def news_columns(observation_map: ObservationMap) -> list[int]:
+@runtime_checkable
+class TellsNews(Protocol):
+    """An observation that holds news, signals and the volatility of news, as that of a market does."""
+
+    names: tuple[str, ...]
+
+    def columns(self, name: str) -> slice:
+        """The entries of a quantity of :data:`~hmgym.envs.observation.OBSERVATION_TABLE`."""
+
+
+def news_columns(observation_map: TellsNews) -> list[int]:
     """Entries of an observation that tell of news: what a memory has to read to learn how good the signals are."""
     columns = [observation_map.columns(name) for name in ("news", "signal", "news_volatility")]
     return [entry for column in columns for entry in range(column.start, column.stop)]
@@ -38,7 +50,7 @@ class NewsForecast:
         device: where tensors live.
     """
 
-    def __init__(self, observation_map: ObservationMap, device: torch.device) -> None:
+    def __init__(self, observation_map: TellsNews, device: torch.device) -> None:
         self._map = observation_map
         self._hidden = "regime" not in observation_map.names
         signal = observation_map.columns("signal")

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hmgym.agents.baselines import Baseline
+from hmgym.agents.policy import Actor, Policy
 from hmgym.checks import is_finite_number, shown
 from hmgym.envs import make_markets
 from hmgym.envs.quoting import QuotingState
-from hmgym.market_making import InventoryHJB, QuotingSolution
+from hmgym.envs.quoting.model import depth_box
+from hmgym.market_making import InventoryHJB, QuotingConfig, QuotingSolution
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -114,6 +116,41 @@ class ConstantSpread(InventoryAware):
 
     def __init__(self, depth: float) -> None:
         super().__init__(depth, 0.0)
+
+
+def quote_tables(policy: Policy, config: QuotingConfig) -> tuple[FloatArray, FloatArray]:
+    """What a policy quotes at every step and inventory of a simulated market: tables for `exact_law`.
+
+    Args:
+        policy: of any kind but one with a memory; asked once for every row.
+        config: the market.
+
+    Returns:
+        bid, ask: depths (steps, 2Q+1), clipped to what an action can say.
+    """
+    depths, steps = depth_box(config), config.steps
+    inventory = np.arange(-config.max_inventory, config.max_inventory + 1)
+    step, held = (part.ravel() for part in np.meshgrid(np.arange(steps), inventory, indexing="ij"))
+    nothing = np.zeros(step.size)
+    state = QuotingState(
+        step=step,
+        time=np.asarray(step * config.dt, np.float64),
+        inventory=held,
+        cash=nothing,
+        mid=nothing + config.initial_mid,
+        depths=depths,
+    )
+    seen = np.stack([held / config.max_inventory, 1.0 - step / steps], -1).astype(np.float32)
+    action = Actor(policy, _Held(state))(seen, np.ones(step.size, np.bool_))
+    quoted = depths.to_depths(np.clip(np.asarray(action, np.float64), -1.0, 1.0)).reshape(steps, inventory.size, 2)
+    return quoted[..., 0], quoted[..., 1]
+
+
+class _Held:
+    """A state that is asked for."""
+
+    def __init__(self, state: QuotingState) -> None:
+        self.state = state
 
 
 def strategies_of(model: InventoryHJB, averse: InventoryHJB, steps: int) -> dict[str, Strategy]:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from hmgym.agents.analytic_policy_gradient import AnalyticPolicyGradient, Window, WindowSettings
 from hmgym.agents.networks import perceptron
 from hmgym.checks import integer
+from hmgym.envs.differentiable import DifferentiableMarkets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,11 @@ class ShortHorizonActorCritic(AnalyticPolicyGradient):
         self._critic_optimizer.load_state_dict(stored["critic_optimizer"])
 
     def _make_critic(self) -> None:
+        if not isinstance(self.markets, DifferentiableMarkets):
+            raise ValueError(
+                "`env_id` must name markets whose rows are paths, which a critic values, "
+                f"got {type(self.markets).__name__}"
+            )
         self._critic: nn.Module = perceptron(self.markets.observation_map.size, 1, last_gain=1.0)
         self._critic.to(self.markets.device)
         self._target = copy.deepcopy(self._critic)

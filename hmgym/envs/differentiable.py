@@ -7,7 +7,7 @@ those of the vector environment, to rounding.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,9 +15,12 @@ from torch import Tensor
 
 from hmgym.checks import integer
 from hmgym.envs.batch import SHOCK_PERIODS
+from hmgym.envs.boxes import ActionBox, ObservationBox
 from hmgym.envs.markets import MarketVectorEnv
+from hmgym.envs.registration import ENVIRONMENTS
 from hmgym.envs.shock_stream import ShockStream
 from hmgym.envs.vector import make_markets
+from hmgym.lazy import imported
 from hmgym.market import Market, MarketState
 
 _LEAST_WEALTH = 1e-9  # money; wealth below it counts as that much
@@ -66,6 +69,62 @@ class DifferentiablePeriod:
     def ended(self) -> Tensor:
         """Shape (E, L): learners whose episode has ended."""
         return self.ruined | self.truncated[:, None]
+
+
+class Differentiable(Protocol):
+    """What gradient agents train through: rows whose steps keep their graph, and whose rewards they ascend.
+
+    Attributes:
+        num_markets: rows E.
+        n_learners: L.
+        action_map: names and space of one learner's action.
+        observation_map: names and space of one learner's observation.
+        max_episode_steps: of an episode; None where it has no end.
+        smoothing: of a clearing, where there is one.
+        device: where tensors live.
+    """
+
+    num_markets: int
+    max_episode_steps: int | None
+    smoothing: float
+
+    @property
+    def n_learners(self) -> int:
+        """L."""
+
+    @property
+    def action_map(self) -> ActionBox:
+        """Of one learner."""
+
+    @property
+    def observation_map(self) -> ObservationBox:
+        """Of one learner."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors live."""
+
+    @property
+    def news(self) -> Tensor:
+        """What came with the last step and is observed now, (E, N); N is 0 where there is none."""
+
+    def observe(self) -> Tensor:
+        """What each learner knows before it acts, (E, L, size), with its graph."""
+
+    def step(self, action: Tensor) -> DifferentiablePeriod:
+        """Run one period at actions (E, L, size of one action)."""
+
+    def restart(self) -> None:
+        """Begin a new episode in every row whose episode has ended."""
+
+    def detach(self) -> None:
+        """Cut the graph."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a continued run needs."""
+
+    def load_state_dict(self, stored: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
 
 
 class DifferentiableMarkets:
@@ -177,6 +236,12 @@ class DifferentiableMarkets:
         truncated = torch.from_numpy(over).to(self.market.device)
         return DifferentiablePeriod(reward=outcome.reward, ruined=outcome.ruined, truncated=truncated)
 
+    @property
+    def news(self) -> Tensor:
+        """This month's news (E, N), log."""
+        news: Tensor = self.state.news
+        return news
+
     def posterior_news(self) -> Tensor:
         """Mean (E, N) of next month's news given signal and regime, log a month, also where the regime is hidden.
 
@@ -258,3 +323,23 @@ class DifferentiableMarkets:
         for generator, position in zip(self._generators, stored["generators"], strict=True):
             generator.bit_generator.state = position
         self.smoothing = stored["smoothing"]
+
+
+def make_differentiable(env_id: str, num_markets: int, *, seed: int, **env_kwargs: Any) -> Differentiable:
+    """What gradient agents train through on an id.
+
+    Args:
+        env_id: a registered id.
+        num_markets: rows, where the id has no number of its own.
+        seed: of the rows' draws.
+        env_kwargs: arguments of the environment.
+
+    Raises:
+        ValueError: the id has nothing to train through, or an argument is out of range.
+    """
+    make_markets(env_id, 1, **env_kwargs).close()  # refuses what the environment refuses
+    place = ENVIRONMENTS[env_id.split(":")[-1]].differentiable
+    if place is None:
+        raise ValueError(f"`env_id` must name a market to be differentiated, got {env_id!r}")
+    made: Differentiable = imported(place)(env_id, num_markets, seed=seed, **env_kwargs)
+    return made

@@ -23,6 +23,8 @@ class Registered:
         arguments: keyword arguments that the id fixes.
         baselines: what agents are compared with besides random actions and the best constant: a function of `env_id`
             and `env_kwargs`, as ``"module:function"``; see :func:`hmgym.agents.baselines.baselines_of`.
+        differentiable: what gradient agents train through: a function of `env_id`, `num_markets`, `seed` and the
+            environment's arguments that returns a :class:`~hmgym.envs.differentiable.Differentiable`, likewise.
     """
 
     entry_point: str
@@ -30,6 +32,7 @@ class Registered:
     max_episode_steps: int | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     baselines: str | None = None
+    differentiable: str | None = None
 
 
 CONTROLS: dict[str, dict[str, bool]] = {
@@ -47,6 +50,7 @@ def _market(control: str) -> Registered:
         max_episode_steps=MAX_EPISODE_STEPS,
         arguments=CONTROLS[control],
         baselines="hmgym.agents.baselines:market_baselines",
+        differentiable="hmgym.envs.differentiable:DifferentiableMarkets",
     )
 
 
@@ -58,6 +62,7 @@ ENVIRONMENTS: dict[str, Registered] = {
         entry_point="hmgym.envs.quoting:MarketMakingEnv",
         vector_entry_point="hmgym.envs.quoting:MarketMakingVectorEnv",
         baselines="hmgym.agents.quoting:quoting_baselines",
+        differentiable="hmgym.envs.quoting.differentiable:quoting_law",
     ),
 }
 """Every id of hmgym; one line an environment."""

@@ -20,7 +20,7 @@ from hmgym.market_making import kernels
 from hmgym.market_making.distribution import Distribution
 from hmgym.market_making.inventory_hjb import InventoryHJB
 from hmgym.market_making.quotes import Floats
-from hmgym.market_making.tables import QuoteTables, read_tables
+from hmgym.market_making.tables import QuoteTables, gathered, read_tables
 
 Complexes: TypeAlias = NDArray[np.complex128]
 
@@ -173,7 +173,7 @@ def exact_law(
     for step in range(steps):
         moments = (probability[step], first, second)
         flows = [_gained(moments, chances[step, branch], gains[step, branch]) for branch in range(4)]
-        mass, first, second = (_gathered(*(flow[order] for flow in flows)) for order in range(3))
+        mass, first, second = (gathered(*(flow[order] for flow in flows)) for order in range(3))
         mass, first, second = _gained((mass, first, second), 1.0, drift)
         second = second + variance * mass
         moved = float(first.sum()) / float(mass.sum())
@@ -197,14 +197,6 @@ def exact_law(
         _tables=tables,
         _reward_to_go=to_go,
     )
-
-
-def _gathered(none: Floats, both: Floats, bought: Floats, sold: Floats) -> Floats:
-    """What stood on an inventory before the fills (…, n) on the one after."""
-    after = none + both
-    after[..., 1:] += bought[..., :-1]
-    after[..., :-1] += sold[..., 1:]
-    return after
 
 
 def _gained(moments: tuple[Floats, ...], chance: Floats | float, gain: Floats | float) -> tuple[Floats, ...]:

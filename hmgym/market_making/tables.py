@@ -79,6 +79,14 @@ def branches_of(
     return chances, gains
 
 
+def gathered(none: Any, both: Any, bought: Any, sold: Any) -> Any:
+    """What stood on an inventory before the fills (…, n) on the one after; arrays or tensors."""
+    after = none + both
+    after[..., 1:] += bought[..., :-1]
+    after[..., :-1] += sold[..., 1:]
+    return after
+
+
 def read_tables(model: InventoryHJB, bid: ArrayLike, ask: ArrayLike, dt: Any, initial_inventory: Any) -> QuoteTables:
     """Tables from arguments of `exact_law` and `simulate`.
 

@@ -228,8 +228,9 @@ def test_critic_targets_by_hand() -> None:
 
     ended = torch.tensor([False, True, False]).view(-1, 1, 1)
     window = Window(
-        torch.zeros(3, 1, 1, 1), column(1.0, 2.0, 3.0), ended, column(0.0, 5.0, 7.0), *[torch.zeros(3, 1, 1)] * 3
-    )
+        torch.zeros(3, 1, 1, 1), column(1.0, 2.0, 3.0), ended, column(0.0, 5.0, 7.0), *[torch.zeros(3, 1, 1)] * 3,
+        closed=False,
+    )  # fmt: skip
     targets = agent._targets(window, column(10.0, 20.0, 30.0)).flatten().tolist()
     second = 2.0 + 0.9 * 5.0  # truncated: its own bootstrap, nothing of the next episode
     assert targets == pytest.approx([1.0 + 0.9 * (0.5 * 20.0 + 0.5 * second), second, 3.0 + 0.9 * 7.0])

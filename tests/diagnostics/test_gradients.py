@@ -47,7 +47,11 @@ class LinearQuadratic:
     @property
     def state(self) -> Any:
         nobody = torch.zeros(self.num_markets, 1, dtype=torch.bool)
-        return SimpleNamespace(ruined=nobody, news=torch.zeros(self.num_markets, 1, dtype=torch.float64))
+        return SimpleNamespace(ruined=nobody)
+
+    @property
+    def news(self) -> torch.Tensor:
+        return torch.zeros(self.num_markets, 1, dtype=torch.float64)
 
     def restart(self) -> None: ...
 

@@ -6,6 +6,7 @@ because good actions lie at the edges of the box.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -129,7 +130,12 @@ class TD3Hyperparameters(OffPolicyHyperparameters):
 
 
 def record(
-    name: str, model: type[BaseAlgorithm], hyperparameters: type[Any], timesteps: int, policy: str = "MlpPolicy"
+    name: str,
+    model: type[BaseAlgorithm],
+    hyperparameters: type[Any],
+    timesteps: int,
+    policy: str = "MlpPolicy",
+    by_environment: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Algorithm:
     """The record of an algorithm with stable-baselines3's interface.
 
@@ -139,14 +145,19 @@ def record(
         hyperparameters: what its constructor and its networks take.
         timesteps: of a plan that does not say.
         policy: name of its networks.
+        by_environment: hyperparameters that differ from the defaults, by environment id.
     """
     return Algorithm(
         name=name, hyperparameters=hyperparameters, train=partial(train, model, policy),
         load_policy=partial(load_policy, model), timesteps=timesteps, num_envs=256,
+        by_environment=by_environment or {},
     )  # fmt: skip
 
 
-PPO = record("ppo", sb3.PPO, PPOHyperparameters, 1_000_000)
+# Episodes of market making end by themselves, and the best quotes lie inside the box.
+_QUOTING = {"gamma": 1.0, "log_std_init": -1.0}
+
+PPO = record("ppo", sb3.PPO, PPOHyperparameters, 1_000_000, by_environment={"hmgym/MarketMaking-v0": _QUOTING})
 A2C = record("a2c", sb3.A2C, A2CHyperparameters, 2_000_000)
 SAC = record("sac", sb3.SAC, SACHyperparameters, 300_000)
 TD3 = record("td3", sb3.TD3, TD3Hyperparameters, 300_000)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +101,8 @@ class OwnParameters(AnalyticPolicyGradient):
         return Sample(returns[:, 0], surprise[:, 0], likelihoods, window.rewards[:, :, 0], ruined)
 
     def _act(self, seen: Tensor, noise: Tensor, copies: list[dict[str, Tensor]]) -> Tensor:
-        self._ruined.append(self.markets.state.ruined)
+        markets = cast(DifferentiableMarkets, self.markets)
+        self._ruined.append(markets.state.ruined)
         known = seen if self.settings.feedback else seen.detach()
 
         def one(parameters: dict[str, Tensor], observation: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
