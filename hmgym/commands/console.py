@@ -76,11 +76,29 @@ def named_values(pairs: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def taken_arguments(env_id: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that say something, by name, if the environment takes them.
+
+    Args:
+        env_id: a registered id.
+        given: options by name; None stands for the environment's own and is left out.
+
+    Raises:
+        ValueError: there is no such environment, or it takes no such argument.
+    """
+    arguments = {name: value for name, value in given.items() if value is not None}
+    taken = inspect.signature(type(make_markets(env_id, 1))).parameters
+    others = sorted(set(arguments) - set(taken))
+    if others and not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken.values()):
+        raise ValueError(f"`{others[0]}` must be left out for {env_id}, which has no such argument")
+    return arguments
+
+
 def environment_arguments(env_id: str, given: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments of an environment from options and from named parameters.
 
-    A parameter that is one of the economy's goes into a `config`, on top of the sizes; another one goes to the
-    environment as it is.
+    A parameter that is one of the economy's, or of another environment's `config`, goes into a `config`, on top of the
+    sizes; another one goes to the environment as it is.
 
     Args:
         env_id: a registered id.
@@ -90,16 +108,20 @@ def environment_arguments(env_id: str, given: Mapping[str, Any], parameters: Map
     Raises:
         ValueError: there is no such environment or parameter, or one of the economy's is out of range.
     """
-    arguments = {name: value for name, value in given.items() if value is not None}
-    environment = make_markets(env_id, 1)
+    arguments = taken_arguments(env_id, given)
+    environment: Any = make_markets(env_id, 1)
     own = set(inspect.signature(type(environment)).parameters) - {"num_envs", "kwargs"}
-    config_type: type[MarketConfig] = registered(
-        "scenario", parameters.get("scenario", MarketConfig.scenario), SCENARIOS
-    ).config_type
-    economy = {item.name for item in dataclasses.fields(config_type)} if "config" in own else set()
+    config: Any = getattr(environment, "config", None)
+    of_market = config is None or isinstance(config, MarketConfig)
+    if of_market:
+        scenario = parameters.get("scenario", MarketConfig.scenario)
+        config = registered("scenario", scenario, SCENARIOS).config_type
+    economy = {item.name for item in dataclasses.fields(config)} if "config" in own else set()
     unknown = sorted(set(parameters) - own - economy)
     if unknown:
         raise ValueError(f"`parameters` of {env_id} must be some of {sorted(own | economy)}, got {unknown}")
     changes = {name: value for name, value in parameters.items() if name in economy - own}
     arguments |= {name: value for name, value in parameters.items() if name not in changes}
-    return with_economy(arguments, **changes)
+    if of_market or not changes:
+        return with_economy(arguments, **changes)
+    return {**arguments, "config": config.replace(**changes)}

@@ -33,7 +33,7 @@ from hmgym.agents.report import (
 from hmgym.agents.training import TrainingPlan, hyperparameters_of, train
 from hmgym.analysis import plausibility
 from hmgym.analysis.figures import save
-from hmgym.commands.console import check_at_least, parse, refusals, say
+from hmgym.commands.console import check_at_least, parse, refusals, say, taken_arguments
 from hmgym.diagnostics.plausibility import simulate
 from hmgym.envs import MarketVectorEnv, make_markets
 
@@ -177,7 +177,7 @@ def _plan(arguments: Arguments, hyperparameters: Any) -> TrainingPlan:
         algo=arguments.algo, env_id=arguments.env, timesteps=arguments.timesteps, num_envs=arguments.num_envs,
         seed=arguments.seed, resume=arguments.resume, overwrite=arguments.overwrite,
         checkpoint_every=arguments.checkpoint_every, curve_episodes=arguments.curve_episodes,
-        env_kwargs={name: value for name, value in given.items() if value is not None},
+        env_kwargs=taken_arguments(arguments.env, given),
         hyperparameters=dataclasses.asdict(hyperparameters),
     )  # fmt: skip
     return dataclasses.replace(plan, out=arguments.out or plan.default_folder())
