@@ -45,6 +45,7 @@ class Algorithm:
         timesteps: of a plan that does not say: periods over all learners of all markets.
         num_envs: of a plan that does not say: markets side by side.
         by_environment: hyperparameters that differ from the defaults, by environment id.
+        timesteps_by_environment: `timesteps` likewise.
     """
 
     name: str
@@ -54,6 +55,11 @@ class Algorithm:
     timesteps: int
     num_envs: int
     by_environment: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    timesteps_by_environment: Mapping[str, int] = field(default_factory=dict)
+
+    def timesteps_for(self, env_id: str) -> int:
+        """Periods of a plan that does not say."""
+        return self.timesteps_by_environment.get(env_id, self.timesteps)
 
     def hyperparameters_for(self, env_id: str, changes: Mapping[str, Any] | None = None) -> Any:
         """An instance of `hyperparameters`: the defaults, what the environment asks for, and `changes` over both.

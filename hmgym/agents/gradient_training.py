@@ -72,12 +72,14 @@ def load_policy(folder: Path, plan: TrainingPlan | None = None) -> SquashedGauss
     return SquashedGaussianPolicy.load(folder / _POLICY_FILE)
 
 
-# A window is an episode, and what is exact needs no exploration.
-_OF_A_LAW = {"horizon": 200, "deviation": 0.0, "learning_rate": 1e-2, "replay": 1, "epochs": 8, "clip": 0.15}
+# A window is an episode, and what is exact needs no exploration and nothing replayed.
+_MARKET_MAKING = "hmgym/MarketMaking-v0"
+_OF_A_LAW = {"horizon": 200, "deviation": 0.0, "learning_rate": 5e-3, "replay": 1}
 
 APG = Algorithm(
     name="apg", hyperparameters=WindowSettings, train=partial(train, AnalyticPolicyGradient),
-    load_policy=load_policy, timesteps=100_000, num_envs=16, by_environment={"hmgym/MarketMaking-v0": _OF_A_LAW},
+    load_policy=load_policy, timesteps=100_000, num_envs=16, by_environment={_MARKET_MAKING: _OF_A_LAW},
+    timesteps_by_environment={_MARKET_MAKING: 400_000},
 )  # fmt: skip
 SHAC = Algorithm(
     name="shac", hyperparameters=ActorCriticSettings, train=partial(train, ShortHorizonActorCritic),

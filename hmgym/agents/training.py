@@ -69,7 +69,7 @@ class TrainingPlan:
     @property
     def total_steps(self) -> int:
         """Periods over all learners of all markets."""
-        return find_algorithm(self.algo).timesteps if self.timesteps is None else self.timesteps
+        return find_algorithm(self.algo).timesteps_for(self.env_id) if self.timesteps is None else self.timesteps
 
     @property
     def num_markets(self) -> int:

@@ -23,12 +23,12 @@ SMALL = QuotingConfig(max_inventory=3, steps=12, horizon=0.06, running_penalty=2
 def test_apg_finds_the_best_quotes(tmp_path: Path) -> None:
     config = QuotingConfig()
     model = config.problem()
-    plan = TrainingPlan(algo="apg", env_id=ID, timesteps=60_000, out=tmp_path / "run", curve_episodes=0)
+    plan = TrainingPlan(algo="apg", env_id=ID, timesteps=150_000, out=tmp_path / "run", curve_episodes=0)
     result = train(plan)
     solution = model.solve([config.dt * step for step in range(config.steps)])
     best = exact_law(model, solution.bid, solution.ask, dt=config.dt).expected_reward
     law = exact_law(model, *quote_tables(result.policy, config), dt=config.dt)
-    assert 0.97 * best < law.expected_reward <= best * (1.0 + 1e-3)
+    assert 0.98 * best < law.expected_reward <= best * (1.0 + 1e-3)
 
 
 def test_the_gradient_of_the_last_step_counts_where_the_episode_ends_with_it() -> None:
