@@ -28,8 +28,8 @@ class Arguments:
     """Options."""
 
     strategies: tuple[str, ...] = STRATEGIES
-    """names: hjb (the best there is), avellaneda-stoikov, symmetric, inventory-aware, constant; the others are
-    compared with the first"""
+    """names: hjb (best for profit less penalties), avellaneda-stoikov, symmetric, inventory-aware, constant; the others
+    are compared with the first"""
     runs: int = 1000
     """of every strategy"""
     seed: int = 0

@@ -1,4 +1,4 @@
-"""Market making with a limit on inventory: best quotes, the law of any quotes, paths, backtests, constraint programs."""
+"""Market making with a limit on inventory: best quotes, the law of any quotes, paths, backtests, constraints."""
 
 from __future__ import annotations
 

@@ -185,10 +185,10 @@ class Backtest:
     def table(self, laws: Mapping[str, PolicyLaw] | None = None) -> list[Row]:
         """A row a strategy.
 
-        Columns: `strategy`; `runs`; `mean` profit with its 95 % interval `low` to `high`; `sd` of profit; `sharpe`, mean
-        over sd of the profit of a run; `drawdown`, `trades` and `spread` in the mean; `value_at_risk` and
+        Columns: `strategy`; `runs`; `mean` profit and its 95 % interval `low` to `high`; `sd` of profit; `sharpe`, mean
+        over sd of a run's profit; `drawdown`, `trades` and `spread` in the mean; `value_at_risk` and
         `conditional_value_at_risk` at 5 %, losses positive; `sd_inventory` at the end; `minus_first`, how much more it
-        made than the first strategy in the same runs, in the mean, with its interval `minus_first_low` to
+        made than the first strategy in the same runs, in the mean, and its interval `minus_first_low` to
         `minus_first_high`. With laws: `exact_mean`, `exact_sd` and `exact_reward`, profit less the model's penalties,
         NaN where there is none. Intervals are 1.96 standard errors to either side.
 
