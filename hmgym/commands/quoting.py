@@ -47,8 +47,10 @@ class QuotingMarket:
         """Some of the strategies; an underscore in a name is as good as a hyphen.
 
         Raises:
-            ValueError: there is no such strategy, or one is named twice.
+            ValueError: there is no such strategy, none is named, or one twice.
         """
+        if not names:
+            raise ValueError(f"`strategies` must be at least one of {list(self.strategies)}, got none")
         given = [name.replace("_", "-") for name in names]
         if len(set(given)) < len(given):
             raise ValueError(f"`strategies` must differ from each other, got {list(names)}")
