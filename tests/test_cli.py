@@ -309,7 +309,7 @@ def test_backtest_writes_a_table_and_figures(tmp_path: Path, capsys: pytest.Capt
     summary = (out / "summary.txt").read_text().rstrip("\n")
     assert printed.startswith(summary)
     assert "30 runs of 20 steps, seeds 2 to 31" in summary
-    assert "exact profit" in summary
+    assert "exact reward" in summary
     assert "warning" not in summary
     for wrong, said in (
         (["--runs", "1"], "`runs` must be an integer >= 2, got 1"),
