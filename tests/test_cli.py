@@ -279,7 +279,7 @@ def test_simulate_runs_a_market_maker(tmp_path: Path, capsys: pytest.CaptureFixt
         (["market-making", "--months", "12"], "`months` must be left out for market-making"),
         (["market-making", "--parameters", "wrong=1"], "`parameters` of market-making must be some of"),
         (["market-making", "--parameters", "volatility=-1"], "`volatility` must be >= 0, got -1"),
-        (["market-making", "--strategy", "best"], "`strategies` must be some of"),
+        (["market-making", "--strategy", "best"], "`strategy` must be among"),
         (["crowd", "--strategy", "hjb"], "`strategy` must be left out but for market-making, got 'hjb'"),
         (["nowhere"], "`scenario` must be one of ['active-passive', 'crowd', 'market-making'], got 'nowhere'"),
     ):
@@ -314,7 +314,7 @@ def test_backtest_writes_a_table_and_figures(tmp_path: Path, capsys: pytest.Capt
     for wrong, said in (
         (["--runs", "1"], "`runs` must be an integer >= 2, got 1"),
         (["--seed", "-1"], "`seed` must be an integer >= 0, got -1"),
-        (["--strategies", "hjb", "best"], "`strategies` must be some of ['hjb', 'avellaneda-stoikov', 'symmetric'"),
+        (["--strategies", "hjb", "best"], "`strategies` must be among ['hjb', 'avellaneda-stoikov', 'symmetric'"),
         (["--strategies", "inventory-aware", "inventory_aware"], "`strategies` must differ from each other"),
         (["--strategies"], "`strategies` must be at least one"),
         (["--parameters", "wrong=1"], "`parameters` of market-making must be some of"),

@@ -43,20 +43,24 @@ class QuotingMarket:
     env_id: str
     env_kwargs: Mapping[str, Any]
 
-    def choose(self, names: Sequence[str]) -> dict[str, Strategy]:
+    def choose(self, names: Sequence[str], argument: str = "strategies") -> dict[str, Strategy]:
         """Some of the strategies; an underscore in a name is as good as a hyphen.
+
+        Args:
+            names: of them.
+            argument: that the names came with.
 
         Raises:
             ValueError: there is no such strategy, none is named, or one twice.
         """
         if not names:
-            raise ValueError(f"`strategies` must be at least one of {list(self.strategies)}, got none")
+            raise ValueError(f"`{argument}` must be at least one of {list(self.strategies)}, got none")
         given = [name.replace("_", "-") for name in names]
         if len(set(given)) < len(given):
-            raise ValueError(f"`strategies` must differ from each other, got {list(names)}")
+            raise ValueError(f"`{argument}` must differ from each other, got {list(names)}")
         for name in given:
             if name not in self.strategies:
-                raise ValueError(f"`strategies` must be some of {list(self.strategies)}, got {name!r}")
+                raise ValueError(f"`{argument}` must be among {list(self.strategies)}, got {name!r}")
         return {name: self.strategies[name] for name in given}
 
 
@@ -151,7 +155,7 @@ def run_episodes(
     market: QuotingMarket, name: str, *, seed: int, markets: int, progress: Callable[[int, int], None] | None = None
 ) -> QuotingRuns:
     """Episodes of one strategy; market e draws from ``numpy.random.default_rng(seed + e)``."""
-    strategy = market.choose([name])[name.replace("_", "-")]
+    (strategy,) = market.choose([name], "strategy").values()
     series = []
     for row in range(markets):
         series.append(record_episode(strategy, market.env_id, seed=seed + row, env_kwargs=market.env_kwargs))
