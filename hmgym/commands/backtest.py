@@ -84,9 +84,8 @@ def summary_of(market: QuotingMarket, result: Backtest, laws: dict[str, PolicyLa
     last = result.seed + result.runs - 1
     title = f"{market.title}\n{result.runs:,} runs of {result.steps} steps, seeds {result.seed} to {last}"
     parts = [title, result.text(laws)]
-    for name in result.suspect(laws or {}):
+    for name, gap in result.suspect(laws or {}).items():
         found, exact = result.results[name].mean, (laws or {})[name].mean
-        gap = abs(found - exact) / result.results[name].standard_error
         parts.append(
             f"warning: the mean profit of {name}, {found:.4g}, is {gap:.1f} standard errors from the exact {exact:.4g}"
         )

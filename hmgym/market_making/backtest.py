@@ -232,7 +232,7 @@ class Backtest:
         for row in rows:
 
             def at(name: str, digits: int = money, sign: str = "", row: Row = row) -> str:
-                return f"{row[name]:{sign}.{digits}f}"
+                return f"{row[name]:{sign}z.{digits}f}"
 
             def known(name: str, at: Callable[[str], str] = at) -> list[str]:
                 return [at(name)] if exact else []
@@ -252,14 +252,23 @@ class Backtest:
     def __str__(self) -> str:
         return self.text()
 
-    def suspect(self, laws: Mapping[str, PolicyLaw]) -> list[str]:
+    def suspect(self, laws: Mapping[str, PolicyLaw]) -> dict[str, float]:
         """Strategies whose mean profit is more than four standard errors from that of their law: something is wrong.
+
+        The standard error is the law's or that of the runs, whichever is larger.
 
         Args:
             laws: by strategy.
+
+        Returns:
+            How many standard errors, by strategy.
         """
-        away = {name: abs(self.results[name].mean - law.mean) for name, law in laws.items() if name in self.results}
-        return [name for name, gap in away.items() if gap > _SUSPECT * self.results[name].standard_error]
+        away = {}
+        for name, law in laws.items():
+            found = self.results[name]
+            error = max(found.standard_error, law.std / math.sqrt(self.runs), 1e-9 * abs(law.mean), 1e-300)
+            away[name] = abs(found.mean - law.mean) / error
+        return {name: gap for name, gap in away.items() if gap > _SUSPECT}
 
     def plot(self) -> dict[str, Figure]:
         """Five figures: "profit" and "inventory" over time, "path", "distribution" of profit, "trade_off".

@@ -169,7 +169,7 @@ def test_means_agree_with_the_exact_law_of_every_strategy() -> None:
     assert made.law is not None
     laws = {name: made.law(strategy) for name, strategy in made.strategies.items()}
     assert list(laws) == list(STRATEGIES)
-    assert result.suspect(laws) == []
+    assert result.suspect(laws) == {}
     for name, law in laws.items():
         runs = result.results[name]
         assert runs.deviation == pytest.approx(law.std, rel=0.06)
@@ -179,7 +179,17 @@ def test_means_agree_with_the_exact_law_of_every_strategy() -> None:
     assert result.results["hjb"].value_at_risk == pytest.approx(hjb.value_at_risk(), abs=0.2 * hjb.std)
     assert hjb.expected_reward == max(law.expected_reward for law in laws.values())
     wrong = {"hjb": dataclasses.replace(hjb, mean=hjb.mean + hjb.std)}
-    assert result.suspect(wrong) == ["hjb"]
+    assert list(result.suspect(wrong)) == ["hjb"]
+
+
+def test_what_is_never_filled_is_not_suspect() -> None:
+    made = simulated_market({"arrival_rate": 1e-9, "steps": 3})
+    assert made.law is not None
+    result = backtest(made.strategies, made.make, runs=5)
+    laws = {name: made.law(strategy) for name, strategy in made.strategies.items()}
+    assert result.suspect(laws) == {}
+    assert "-0.0" not in result.text(laws)
+    assert "nan" in result.text(laws)  # no Sharpe ratio
 
 
 def test_depths_in_the_law_are_those_of_actions() -> None:
