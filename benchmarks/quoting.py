@@ -22,20 +22,15 @@ from tqdm import tqdm
 
 from benchmarks.jobs import RESULTS, command_of, markdown_table, write_tables
 from benchmarks.training import over_seeds, with_interval
-from hmgym.agents import Policy, baselines_of, choose_best_constant, evaluate
-from hmgym.agents.quoting import quote_tables
+from hmgym.agents import baselines_of, choose_best_constant, evaluate
+from hmgym.agents.quoting import law_of
 from hmgym.agents.training import TrainingPlan, train
-from hmgym.market_making import PolicyLaw, QuotingConfig, exact_law
+from hmgym.market_making import QuotingConfig, exact_law
 
 ENV_ID = "hmgym/MarketMaking-v0"
 LEARNERS = ("ppo", "apg")
 BATCHES = (1, 100, 1000, 10_000)
 _ROUNDS, _STEPS = 7, 400
-
-
-def law_of(policy: Policy, config: QuotingConfig) -> PolicyLaw:
-    """The exact law of a policy's quotes, with the penalties of the default reward."""
-    return exact_law(config.problem(), *quote_tables(policy, config), dt=config.dt)
 
 
 def best_reward(config: QuotingConfig) -> float:

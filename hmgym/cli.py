@@ -14,6 +14,10 @@ COMMANDS = {
         "compare a trained policy or a baseline with others on the same shocks",
     ),
     "simulate": ("hmgym.commands.simulate", "run a market without a learner; write its series and a figure"),
+    "backtest": (
+        "hmgym.commands.backtest",
+        "run market-making strategies on the same draws; write a table and figures",
+    ),
     "dashboard": ("hmgym.commands.dashboard", "serve a page with sliders that runs markets and shows them"),
     "best-response": ("hmgym.commands.best_response", "what one of several learners gains by deviating"),
 }

@@ -15,9 +15,14 @@ import torch
 
 import hmgym
 from hmgym.agents import evaluate
+from hmgym.agents.quoting import law_of, quoting_baselines
+from hmgym.agents.report import record_episode
 from hmgym.agents.rule_search import RuleBudget
 from hmgym.agents.training import TrainingPlan, hyperparameters_of, train
 from hmgym.cli import COMMANDS, main
+from hmgym.commands.backtest import summary_of
+from hmgym.commands.quoting import simulated_market
+from hmgym.market_making import QuotingConfig, backtest
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--timesteps", "64", "--num-envs", "4", "--n-assets", "2", "--n-investors", "6", "--curve-episodes", "0"]
@@ -248,6 +253,92 @@ def test_simulate_writes_what_the_function_returns(tmp_path: Path, capsys: pytes
         assert status == 2
         assert said in error
     assert not (tmp_path / "none").exists()
+
+
+def test_simulate_runs_a_market_maker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    status, printed, _ = run(
+        "simulate", "market-making", "--seed", "3", "--markets", "2", "--parameters", "volatility=3", "steps=30",
+        "max_inventory=4", "--out", str(out), capsys=capsys,
+    )  # fmt: skip
+    assert status == 0
+    config = QuotingConfig(volatility=3.0, steps=30, max_inventory=4)
+    best = quoting_baselines("hmgym/MarketMaking-v0", {"config": config})["hjb"].policy
+    rows = [line.split(",") for line in (out / "series.csv").read_text().splitlines()]
+    assert rows[0] == ["market", "step", "mid", "bid", "ask", "bought", "sold", "inventory", "profit"]
+    assert len(rows) == 1 + 2 * 31
+    for market in range(2):
+        expected = record_episode(best, "hmgym/MarketMaking-v0", seed=3 + market, env_kwargs={"config": config})
+        profit = [float(row[-1]) for row in rows[1:] if row[0] == str(market)]
+        assert profit == expected.profit.tolist()
+    summary = (out / "summary.txt").read_text()
+    assert summary.startswith("Market making, simulated: volatility=3")
+    assert summary in printed + "\n"
+    assert (out / "panels.png").stat().st_size > 5000
+    for wrong, said in (
+        (["market-making", "--months", "12"], "`months` must be left out for market-making"),
+        (["market-making", "--parameters", "wrong=1"], "`parameters` of market-making must be some of"),
+        (["market-making", "--parameters", "volatility=-1"], "`volatility` must be >= 0, got -1"),
+        (["market-making", "--strategy", "best"], "`strategy` must be among"),
+        (["crowd", "--strategy", "hjb"], "`strategy` must be left out but for market-making, got 'hjb'"),
+        (["nowhere"], "`scenario` must be one of ['active-passive', 'crowd', 'market-making'], got 'nowhere'"),
+    ):
+        status, _, error = run("simulate", *wrong, "--out", str(tmp_path / "none"), capsys=capsys)
+        assert status == 2
+        assert said in error
+    assert not (tmp_path / "none").exists()
+
+
+def test_backtest_writes_a_table_and_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    own = ["--parameters", "steps=20", "horizon=0.1", "max_inventory=4"]
+    status, printed, _ = run(
+        "backtest", "--strategies", "hjb", "constant", "inventory_aware", "--runs", "30", "--seed", "2", *own,
+        "--out", str(out), capsys=capsys,
+    )  # fmt: skip
+    assert status == 0
+    assert {path.name for path in out.iterdir()} == {
+        "table.csv", "summary.txt", "profit.png", "inventory.png", "path.png", "distribution.png", "trade_off.png",
+    }  # fmt: skip
+    market = simulated_market({"steps": 20, "horizon": 0.1, "max_inventory": 4})
+    names = ["hjb", "constant", "inventory-aware"]
+    expected = backtest(market.choose(names), market.make, runs=30, seed=2)
+    lines = (out / "table.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["strategy", *names]
+    assert [float(line.split(",")[2]) for line in lines[1:]] == [expected.results[name].mean for name in names]
+    summary = (out / "summary.txt").read_text().rstrip("\n")
+    assert printed.startswith(summary)
+    assert "30 runs of 20 steps, seeds 2 to 31" in summary
+    assert "exact reward" in summary
+    assert "warning" not in summary
+    for wrong, said in (
+        (["--runs", "1"], "`runs` must be an integer >= 2, got 1"),
+        (["--seed", "-1"], "`seed` must be an integer >= 0, got -1"),
+        (["--strategies", "hjb", "best"], "`strategies` must be among ['hjb', 'avellaneda-stoikov', 'symmetric'"),
+        (["--strategies", "inventory-aware", "inventory_aware"], "`strategies` must differ from each other"),
+        (["--strategies"], "`strategies` must be at least one"),
+        (["--parameters", "wrong=1"], "`parameters` of market-making must be some of"),
+        (["--parameters", "steps=0"], "`steps` must be an integer >= 1, got 0"),
+    ):
+        status, _, error = run("backtest", *wrong, "--out", str(tmp_path / "none"), capsys=capsys)
+        assert status == 2
+        assert said in error
+        assert error.count("\n") == 1
+    status, _, error = run("backtest", *own, "--out", str(out / "table.csv"), capsys=capsys)
+    assert (status, error.split(",")[0]) == (2, "hmgym backtest: error: `out` must be a folder")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_backtest_that_departs_from_its_law_says_so() -> None:
+    market = simulated_market({"steps": 20, "horizon": 0.1})
+    strategies = market.choose(["constant", "hjb"])
+    result = backtest(strategies, market.make, runs=100)
+    right = {name: law_of(strategy, market.env_kwargs["config"]) for name, strategy in strategies.items()}
+    assert "warning" not in summary_of(market, result, right)
+    wrong = {"constant": law_of(strategies["constant"], QuotingConfig(steps=20, horizon=0.1, arrival_rate=280.0))}
+    said = summary_of(market, result, right | wrong)
+    assert "warning: the mean profit of constant, " in said
+    assert "warning: the mean profit of hjb" not in said
 
 
 def test_best_response(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from hmgym.checks import is_finite_number, shown
 from hmgym.envs import make_markets
 from hmgym.envs.quoting import QuotingState
 from hmgym.envs.quoting.model import depth_box
-from hmgym.market_making import InventoryHJB, QuotingConfig, QuotingSolution
+from hmgym.market_making import InventoryHJB, PolicyLaw, QuotingConfig, QuotingSolution, exact_law
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -144,6 +144,16 @@ def quote_tables(policy: Policy, config: QuotingConfig) -> tuple[FloatArray, Flo
     action = Actor(policy, _Held(state))(seen, np.ones(step.size, np.bool_))
     quoted = depths.to_depths(np.clip(np.asarray(action, np.float64), -1.0, 1.0)).reshape(steps, inventory.size, 2)
     return quoted[..., 0], quoted[..., 1]
+
+
+def law_of(policy: Policy, config: QuotingConfig) -> PolicyLaw:
+    """The exact law of what a policy makes in a simulated market; its `expected_reward` has the penalties.
+
+    Args:
+        policy: of any kind but one with a memory.
+        config: the market.
+    """
+    return exact_law(config.problem(), *quote_tables(policy, config), dt=config.dt)
 
 
 class _Held:

@@ -7,10 +7,12 @@ import contextlib
 import dataclasses
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
+from tqdm import tqdm
 
 from hmgym.agents.probes import with_economy
 from hmgym.checks import integer
@@ -56,6 +58,29 @@ def check_at_least(arguments: object, **least: int) -> None:
     """
     for name, smallest in least.items():
         integer(name, getattr(arguments, name), smallest)
+
+
+def check_folder(out: Path) -> Path:
+    """A folder that may be written to.
+
+    Raises:
+        ValueError: it is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"`out` must be a folder, got the file {out}")
+    return out
+
+
+@contextlib.contextmanager
+def counting_bar(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar, where there is a terminal; the block gets a function of what is done and of all there is to do."""
+    with tqdm(unit=unit, unit_scale=True, leave=False, disable=None) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield advance
 
 
 def named_values(pairs: Sequence[str]) -> dict[str, Any]:

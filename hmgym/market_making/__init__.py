@@ -1,7 +1,8 @@
-"""Market making with a limit on inventory: best quotes, the law of any quotes, simulation, constraint programs."""
+"""Market making with a limit on inventory: best quotes, the law of any quotes, paths, backtests, constraints."""
 
 from __future__ import annotations
 
+from hmgym.market_making.backtest import Backtest, backtest
 from hmgym.market_making.config import QuotingConfig
 from hmgym.market_making.constraint_program import ConstraintProgram, PolicyTable
 from hmgym.market_making.inventory_hjb import InventoryHJB
@@ -10,6 +11,7 @@ from hmgym.market_making.quotes import Quotes, QuotingSolution
 from hmgym.market_making.simulation import Simulation, simulate
 
 __all__ = [
+    "Backtest",
     "ConstraintProgram",
     "InventoryHJB",
     "PolicyLaw",
@@ -18,6 +20,7 @@ __all__ = [
     "QuotingConfig",
     "QuotingSolution",
     "Simulation",
+    "backtest",
     "exact_law",
     "simulate",
 ]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hmgym.agents.analytic_policy_gradient import AnalyticPolicyGradient, WindowSettings
-from hmgym.agents.quoting import quote_tables
+from hmgym.agents.quoting import law_of
 from hmgym.agents.training import TrainingPlan, train
 from hmgym.envs.quoting.differentiable import DifferentiableQuoting
 from hmgym.market_making import QuotingConfig, exact_law
@@ -27,7 +27,7 @@ def test_apg_finds_the_best_quotes(tmp_path: Path) -> None:
     result = train(plan)
     solution = model.solve([config.dt * step for step in range(config.steps)])
     best = exact_law(model, solution.bid, solution.ask, dt=config.dt).expected_reward
-    law = exact_law(model, *quote_tables(result.policy, config), dt=config.dt)
+    law = law_of(result.policy, config)
     assert 0.98 * best < law.expected_reward <= best * (1.0 + 1e-3)
 
 

@@ -17,7 +17,7 @@ from hmgym.agents.quoting import (
     InventoryAware,
     SymmetricSpread,
     TableStrategy,
-    quote_tables,
+    law_of,
 )
 from hmgym.envs import make_markets
 from hmgym.envs.quoting import MarketMakingEnv, QuotingState
@@ -122,11 +122,10 @@ def test_nothing_is_traded_beyond_the_limits() -> None:
 
 def test_rewards_agree_with_the_exact_law_of_every_baseline() -> None:
     config = QuotingConfig()
-    model = config.problem()
     for name, baseline in baselines_of(ID).items():
         if name == "random":
             continue
-        law = exact_law(model, *quote_tables(baseline.policy, config), dt=config.dt)
+        law = law_of(baseline.policy, config)
         run = evaluate(baseline.policy, ID, episodes=4096).returns
         assert abs(run.mean() - law.expected_reward) <= 4.0 * run.std() / 64.0, name
 
@@ -135,9 +134,7 @@ def test_the_best_policy_is_not_beaten() -> None:
     """By any other baseline, in law; it is the best but for the length of the steps."""
     config = QuotingConfig()
     found = {
-        name: exact_law(
-            config.problem(), *quote_tables(baseline.policy, config), dt=config.dt
-        ).expected_reward
+        name: law_of(baseline.policy, config).expected_reward
         for name, baseline in baselines_of(ID).items()
         if name != "random"
     }  # fmt: skip
