@@ -88,7 +88,7 @@ def table_of(
         tests = [run["tests"]["own"] for run in runs]
         moved = [sum(column) / len(column) for column in zip(*(t["log_price_over_value"] for t in tests), strict=True)]
         ahead = over_seeds([t["mean"] - control for t in tests])
-        limit = make_markets(env_id, 1, **environment_of(markets_of(size))).config.largest_holding
+        limit = make_markets(env_id, 1, **environment_of(markets_of(size))).config.largest_learner_holding
         passes = size == CONTROL or (ahead["mean"] <= MAY_GAIN and max(map(abs, moved)) <= MAY_MOVE)
         rows.append(
             {

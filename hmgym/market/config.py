@@ -26,6 +26,9 @@ _DEFAULT_ORDER = (
 COST_ANTICIPATIONS = ("quadratic", "exact", "none")
 HOLDERS = 4.0
 """All investors together may hold at least this many times the supply, whatever the ownership limit."""
+CONCERT = 1.25
+"""Several learners of a market act in concert: together they may hold of an asset this many times their joint target
+share of wealth, or what one investor may, if that is more; each of them an equal part."""
 FUNDAMENTALS = ("filtered", "bootstrap", "gaussian")
 
 
@@ -275,6 +278,14 @@ class MarketConfig:
         if self.ownership_limit is None:
             return math.inf
         return max(self.ownership_limit, HOLDERS / self.n_investors)
+
+    @property
+    def largest_learner_holding(self) -> float:
+        """The same for a learner, who shares a limit with the other learners of its market."""
+        if self.ownership_limit is None or self.n_learners < 2:
+            return self.largest_holding
+        together = max(self.largest_holding, CONCERT * self.n_learners * self.learner_share)
+        return min(self.largest_holding, together / self.n_learners)
 
     @property
     def selected_history(self) -> PriceHistory:

@@ -3,7 +3,8 @@
 Ownership: nobody may plan to hold more than one share of an asset's supply, or to be short more than another, valued
 at the last close and this month's news. What the price then does beyond the news can leave it with more or fewer. The
 two belong together: where longs are limited in shares and shorts in money only, falling prices let the shorts sell ever
-more shares, and prices fall without end.
+more shares, and prices fall without end. Several learners of a market share a limit: they may act on one policy, and
+four who each kept that of one would corner what one cannot.
 Margin: equity is wealth over the gross value of positions, at the last close. Who has less than the maintenance margin
 must pay back its debt and close its shorts this month: its limits are κ = 0 and θ <= 1. Up to the initial margin they
 rise in proportion to what the investor wants, so nothing jumps when equity crosses either.
@@ -41,6 +42,8 @@ class Limits:
             return constant
 
         self._long, self._short = positions(_UNLIMITED, largest), positions(_UNLIMITED, shortest)
+        self._learners = config.n_learners if config.largest_learner_holding < config.largest_holding else 0
+        self._learner_long = positions(_UNLIMITED, min(config.largest_learner_holding, _UNLIMITED))
         self._floor = positions(1.0, 0.0)  # what the limit leaves is cash
 
     def __call__(self, demand: Demand, prices: Tensor, supply: Tensor) -> Demand:
@@ -69,6 +72,9 @@ class Limits:
             share = 1.0 / demand.divisor[..., None]
             short = xp.minimum(short, (whole * self._short)[:, None] * share)
             long = xp.minimum(long, (whole * self._long)[:, None] * share)
+            if n := self._learners:
+                own = xp.minimum(long[:, :n], (whole * self._learner_long)[:, None] * share[:, :n])
+                long = xp.concatenate([own, long[:, n:]], 1)
             if self._owned:
                 long = xp.maximum(long, self._floor)
         return demand._replace(short_leverage=short, long_leverage=long)

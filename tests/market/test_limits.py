@@ -65,6 +65,25 @@ def test_nobody_plans_to_own_more_than_the_limit(arrays):
     assert most[None] > 0.5
 
 
+def test_several_learners_share_a_limit():
+    four = MarketConfig(n_learners=4, learner_share=0.1)
+    assert four.largest_learner_holding == pytest.approx(0.5 / 4, rel=1e-12)
+    assert four.replace(learner_share=0.02).largest_learner_holding == pytest.approx(0.35 / 4, rel=1e-12)
+    assert four.replace(n_learners=1).largest_learner_holding == four.largest_holding == 0.35
+    assert four.replace(n_learners=2, learner_share=0.4).largest_learner_holding == 0.35
+    assert four.replace(ownership_limit=None).largest_learner_holding == np.inf
+    market, generators, state = begin(16, n_learners=4, learner_share=0.1, ruin_fraction=0.01)
+    most = np.zeros(2)
+    for _ in range(24):
+        ready = market.seated(state)
+        state, outcome = market.transition(state, buying(market, state, 0.5), market.draw_shocks(generators))
+        assert outcome.converged.all()
+        held = np.asarray(planned(ready, outcome))
+        most = np.maximum(most, [held[:, :4].max(), held[:, 4:].max()])
+    assert most[0] == pytest.approx(0.125, rel=1e-9)
+    assert 0.125 < most[1] <= 0.35 * (1.0 + 1e-9)
+
+
 def test_small_markets_can_hold_what_there_is():
     assert MarketConfig(ownership_limit=0.2, n_investors=40).largest_holding == 0.2
     assert MarketConfig(ownership_limit=0.2, n_investors=8).largest_holding == 0.5
@@ -151,7 +170,11 @@ def test_every_portfolio_is_that_of_an_independent_solver(settings, arrays):
                     found["short"] += int((abs(weights[e, b, 1:] + config.short_limit * supply) < 1e-9).any())
                 if config.ownership_limit is not None:
                     long[0] = max(theta, 1.0)
-                    most = max(config.ownership_limit, 4.0 / 16) * supply
+                    share = max(config.ownership_limit, 4.0 / 16)
+                    if learner and config.n_learners > 1:
+                        together = max(share, 1.25 * config.n_learners * config.learner_share)
+                        share = min(share, together / config.n_learners)
+                    most = share * supply
                     long[1:] = np.minimum(long[1:], most)
                     found["owners"] += int((abs(weights[e, b, 1:] - most) < 1e-9).any())
                 best = by_conic_solver(
