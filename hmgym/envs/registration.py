@@ -59,6 +59,11 @@ ENVIRONMENTS: dict[str, Registered] = {
         vector_entry_point="hmgym.envs.quoting:MarketMakingVectorEnv",
         baselines="hmgym.agents.quoting:quoting_baselines",
     ),
+    "hmgym/LOBMarketMaking-v0": Registered(
+        entry_point="hmgym.envs.quoting:LOBMarketMakingEnv",
+        vector_entry_point="hmgym.envs.quoting:LOBMarketMakingVectorEnv",
+        baselines="hmgym.agents.quoting_books:book_baselines",
+    ),
 }
 """Every id of hmgym; one line an environment."""
 

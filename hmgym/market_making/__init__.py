@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from hmgym.market_making.config import QuotingConfig
 from hmgym.market_making.constraint_program import ConstraintProgram, PolicyTable
+from hmgym.market_making.fit import fit_model
 from hmgym.market_making.inventory_hjb import InventoryHJB
 from hmgym.market_making.law import PolicyLaw, exact_law
 from hmgym.market_making.quotes import Quotes, QuotingSolution
+from hmgym.market_making.replay import BookReplay, BookScales
 from hmgym.market_making.simulation import Simulation, simulate
 
 __all__ = [
+    "BookReplay",
+    "BookScales",
     "ConstraintProgram",
     "InventoryHJB",
     "PolicyLaw",
@@ -19,5 +23,6 @@ __all__ = [
     "QuotingSolution",
     "Simulation",
     "exact_law",
+    "fit_model",
     "simulate",
 ]
