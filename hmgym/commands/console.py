@@ -76,6 +76,27 @@ def named_values(pairs: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def own_arguments(env_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of an environment from what :func:`named_values` gave.
+
+    Raises:
+        ValueError: there is no such environment, or it has no such argument.
+    """
+    if not parameters:
+        return {}
+    known = _arguments_of(env_id)
+    unknown = sorted(set(parameters) - known)
+    if unknown:
+        raise ValueError(f"`parameters` of {env_id} must be some of {sorted(known)}, got {unknown}")
+    return dict(parameters)
+
+
+def _arguments_of(env_id: str) -> set[str]:
+    markets = make_markets(env_id, 1)
+    markets.close()
+    return set(inspect.signature(type(markets)).parameters) - {"num_envs", "kwargs"}
+
+
 def environment_arguments(env_id: str, given: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments of an environment from options and from named parameters.
 
@@ -91,8 +112,7 @@ def environment_arguments(env_id: str, given: Mapping[str, Any], parameters: Map
         ValueError: there is no such environment or parameter, or one of the economy's is out of range.
     """
     arguments = {name: value for name, value in given.items() if value is not None}
-    environment = make_markets(env_id, 1)
-    own = set(inspect.signature(type(environment)).parameters) - {"num_envs", "kwargs"}
+    own = _arguments_of(env_id)
     config_type: type[MarketConfig] = registered(
         "scenario", parameters.get("scenario", MarketConfig.scenario), SCENARIOS
     ).config_type

@@ -59,10 +59,12 @@ def synthetic_book(
         for side in range(2):
             prices[side, row], sizes[side, row] = book.best(side, levels)
     rows, price, size, side_of = np.array(trades, np.int64).reshape(-1, 4).T
+    prices, paid = prices * tick, np.asarray(price * tick, np.float64)
+    sizes, traded = 100.0 * sizes, np.asarray(100.0 * size, np.float64)
     return BookHistory(
-        time=times, bid_price=prices[0] * tick, bid_size=100.0 * sizes[0], ask_price=prices[1] * tick,
-        ask_size=100.0 * sizes[1], trade_time=times[rows + 1], trade_price=price * tick, trade_size=100.0 * size,
-        trade_side=side_of, trade_row=rows, tick=tick, source=f"synthetic book, seed {seed}",
+        time=times, bid_price=prices[0], bid_size=sizes[0], ask_price=prices[1], ask_size=sizes[1],
+        trade_time=times[rows + 1], trade_price=paid, trade_size=traded, trade_side=side_of, trade_row=rows, tick=tick,
+        source=f"synthetic book, seed {seed}",
     )  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """A recorded book as a market that quotes meet: where they stand, what fills them, and what is known at a row.
 
 A step begins at row i of the book and ends at row i + n. Quotes are posted at row i, one lot a side, behind what is
-visible at their price, and taken back at the end of the step. They are on tick and never cross:
+visible at their price, and taken back at the end of the step. They are on tick and never cross; in ticks,
 
-    bid = min(floor((mid − depth) / tick), best ask − 1),     ask = max(ceil((mid + depth) / tick), best bid + 1)  in ticks.
+    bid = min(floor(mid − depth), best ask − 1),     ask = max(ceil(mid + depth), best bid + 1).
 
 Trades of the rows i … i + n − 1 fill them, by their price alone: trades may lie outside the book of their row. One that
 a seller initiated fills the bid if it is below it; at the same price when more has traded there than the queue, the
@@ -154,7 +154,7 @@ class BookReplay:
 
     def price(self, ticks: Whole) -> Floats:
         """Prices of whole ticks, to the last digit those of the recording where a unit of price has whole ticks."""
-        return ticks / self._units if self._units else ticks * self.tick
+        return np.asarray(ticks / self._units if self._units else ticks * self.tick, np.float64)
 
     def _in_ticks(self, price: Floats) -> Floats:
         """Prices in ticks; whole ones exactly."""
@@ -177,14 +177,15 @@ class BookReplay:
         """Size bought less size sold from a step before each row to the row, (M,)."""
         signed = np.concatenate([[0.0], np.cumsum(self.book.trade_side * self.book.trade_size)])
         before = signed[self._first_trade[:-1]]
-        return before - before[self._before(1)]
+        recent: Floats = before - before[self._before(1)]
+        return recent
 
     def _before(self, steps: int) -> Whole:
         """The rows so many steps before each."""
         return np.maximum(np.arange(len(self.book.time)) - steps * self.events_per_step, 0)
 
     def _spread(self) -> Floats:
-        return (self.best_ask - self.best_bid) * self.tick
+        return np.asarray((self.best_ask - self.best_bid) * self.tick, np.float64)
 
     def _measure(self, training: int, flow: Floats) -> BookScales:
         n = self.events_per_step
