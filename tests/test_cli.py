@@ -277,7 +277,7 @@ def test_simulate_runs_a_market_maker(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (out / "panels.png").stat().st_size > 5000
     for wrong, said in (
         (["market-making", "--months", "12"], "`months` must be left out for market-making"),
-        (["market-making", "--parameters", "wrong=1"], "`parameters` of market-making must be some of"),
+        (["market-making", "--parameters", "wrong=1"], "`parameters` must be some of"),
         (["market-making", "--parameters", "volatility=-1"], "`volatility` must be >= 0, got -1"),
         (["market-making", "--strategy", "best"], "`strategy` must be among"),
         (["crowd", "--strategy", "hjb"], "`strategy` must be left out but for market-making, got 'hjb'"),
@@ -317,7 +317,7 @@ def test_backtest_writes_a_table_and_figures(tmp_path: Path, capsys: pytest.Capt
         (["--strategies", "hjb", "best"], "`strategies` must be among ['hjb', 'avellaneda-stoikov', 'symmetric'"),
         (["--strategies", "inventory-aware", "inventory_aware"], "`strategies` must differ from each other"),
         (["--strategies"], "`strategies` must be at least one"),
-        (["--parameters", "wrong=1"], "`parameters` of market-making must be some of"),
+        (["--parameters", "wrong=1"], "`parameters` must be some of"),
         (["--parameters", "steps=0"], "`steps` must be an integer >= 1, got 0"),
     ):
         status, _, error = run("backtest", *wrong, "--out", str(tmp_path / "none"), capsys=capsys)

@@ -119,6 +119,40 @@ def taken_arguments(env_id: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return arguments
 
 
+def own_arguments(env_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of an environment that a checkpoint can hold, from what :func:`named_values` gave.
+
+    A parameter of a `config` that may be given as a mapping goes into one; those of an economy may not.
+
+    Raises:
+        ValueError: there is no such environment, or it has no such argument.
+    """
+    if not parameters:
+        return {}
+    own, config = _arguments_of(env_id)
+    fields = set() if config is None else {item.name for item in dataclasses.fields(config)}
+    if unknown := sorted(set(parameters) - own - fields):
+        raise ValueError(f"`parameters` of {env_id} must be some of {sorted(own | fields)}, got {unknown}")
+    return _with_config(parameters, own)
+
+
+def _arguments_of(env_id: str) -> tuple[set[str], Any]:
+    """Names of an environment's arguments, and its `config`, where that is no economy."""
+    markets: Any = make_markets(env_id, 1)
+    markets.close()
+    own = set(inspect.signature(type(markets)).parameters) - {"num_envs", "kwargs"}
+    config = getattr(markets, "config", None) if "config" in own else None
+    return own, None if isinstance(config, MarketConfig) else config
+
+
+def _with_config(parameters: Mapping[str, Any], own: set[str]) -> dict[str, Any]:
+    """Parameters that are no arguments of their own as a mapping `config`."""
+    arguments = {name: value for name, value in parameters.items() if name in own}
+    if changes := {name: value for name, value in parameters.items() if name not in own}:
+        arguments["config"] = {**arguments.get("config", {}), **changes}
+    return arguments
+
+
 def environment_arguments(env_id: str, given: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments of an environment from options and from named parameters.
 
@@ -134,19 +168,14 @@ def environment_arguments(env_id: str, given: Mapping[str, Any], parameters: Map
         ValueError: there is no such environment or parameter, or one of the economy's is out of range.
     """
     arguments = taken_arguments(env_id, given)
-    environment: Any = make_markets(env_id, 1)
-    own = set(inspect.signature(type(environment)).parameters) - {"num_envs", "kwargs"}
-    config: Any = getattr(environment, "config", None)
-    of_market = config is None or isinstance(config, MarketConfig)
-    if of_market:
-        scenario = parameters.get("scenario", MarketConfig.scenario)
-        config = registered("scenario", scenario, SCENARIOS).config_type
-    economy = {item.name for item in dataclasses.fields(config)} if "config" in own else set()
-    unknown = sorted(set(parameters) - own - economy)
-    if unknown:
+    own, config = _arguments_of(env_id)
+    if config is not None:
+        return {**arguments, **own_arguments(env_id, parameters)}
+    scenario = parameters.get("scenario", MarketConfig.scenario)
+    config_type: type[MarketConfig] = registered("scenario", scenario, SCENARIOS).config_type
+    economy = {item.name for item in dataclasses.fields(config_type)} if "config" in own else set()
+    if unknown := sorted(set(parameters) - own - economy):
         raise ValueError(f"`parameters` of {env_id} must be some of {sorted(own | economy)}, got {unknown}")
     changes = {name: value for name, value in parameters.items() if name in economy - own}
     arguments |= {name: value for name, value in parameters.items() if name not in changes}
-    if of_market or not changes:
-        return with_economy(arguments, **changes)
-    return {**arguments, "config": config.replace(**changes)}
+    return with_economy(arguments, **changes)

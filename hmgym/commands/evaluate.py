@@ -24,6 +24,7 @@ from hmgym.agents.probes import has_rules, lookups, without_information
 from hmgym.agents.progress import choose_with_bar, rules_with_bar
 from hmgym.agents.report import build_report, comparison_table, write_report
 from hmgym.agents.training import TrainingPlan
+from hmgym.commands.books import BookOptions, book_arguments
 from hmgym.commands.console import check_at_least, environment_arguments, named_values, parse, refusals, say
 from hmgym.envs import make_markets
 
@@ -33,7 +34,7 @@ PLANNERS = {"myopic": MyopicPolicy, "planner": PlannerPolicy}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(BookOptions):
     """Options."""
 
     policy: Annotated[str, tyro.conf.Positional]
@@ -139,6 +140,7 @@ def find_subject(arguments: Arguments) -> Subject:
     parameters = named_values(arguments.parameters)
     if not Path(name).is_dir():
         env_id = arguments.env or TrainingPlan.env_id
+        sizes |= book_arguments(arguments, env_id)
         env_kwargs = environment_arguments(env_id, sizes, parameters)
         if name == BEST_CONSTANT and not arguments.screening_episodes:
             raise ValueError("`screening_episodes` must be >= 1 to choose the best constant, got 0")
@@ -149,6 +151,7 @@ def find_subject(arguments: Arguments) -> Subject:
     checkpoint = find_checkpoint(Path(name))
     plan = TrainingPlan.of_checkpoint(checkpoint)
     env_id = arguments.env or plan.env_id
+    sizes |= book_arguments(arguments, env_id)
     given = {**plan.env_kwargs, **{key: value for key, value in sizes.items() if value is not None}}
     return Subject(
         name=plan.algo, policy=find_algorithm(plan.algo).load_policy(checkpoint.folder, plan), env_id=env_id,

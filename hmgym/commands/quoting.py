@@ -12,7 +12,7 @@ import numpy as np
 from hmgym.agents.quoting import Strategy, law_of, strategies_of
 from hmgym.agents.report import episode_figure, record_episode
 from hmgym.envs.quoting import QuotingSeries
-from hmgym.envs.quoting.model import ModelQuoting
+from hmgym.envs.quoting.model import ModelQuoting, as_config
 from hmgym.market_making import PolicyLaw, QuotingConfig
 from hmgym.market_making.backtest import QuotedMarket
 
@@ -73,10 +73,7 @@ def simulated_market(parameters: Mapping[str, Any]) -> QuotingMarket:
     Raises:
         ValueError: one is unknown or out of range.
     """
-    known = {field.name for field in dataclasses.fields(QuotingConfig)}
-    if unknown := sorted(set(parameters) - known):
-        raise ValueError(f"`parameters` of market-making must be some of {sorted(known)}, got {unknown}")
-    config = QuotingConfig(**parameters)
+    config = as_config(parameters, "parameters")
     own = strategies_of(config.problem(), config.problem("utility"), config.steps)
     return QuotingMarket(
         title=f"Market making, simulated: {_written(config)}",

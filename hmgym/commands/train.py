@@ -12,9 +12,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+import tyro
 
 from hmgym.agents import PROTOCOL, evaluate, evaluate_baselines
 from hmgym.agents.algorithms import ALGORITHMS, find_algorithm
@@ -33,7 +34,16 @@ from hmgym.agents.report import (
 from hmgym.agents.training import TrainingPlan, hyperparameters_of, train
 from hmgym.analysis import plausibility
 from hmgym.analysis.figures import save
-from hmgym.commands.console import check_at_least, parse, refusals, say, taken_arguments
+from hmgym.commands.books import BookOptions, book_arguments
+from hmgym.commands.console import (
+    check_at_least,
+    named_values,
+    own_arguments,
+    parse,
+    refusals,
+    say,
+    taken_arguments,
+)
 from hmgym.diagnostics.plausibility import simulate
 from hmgym.envs import MarketVectorEnv, make_markets
 
@@ -41,7 +51,7 @@ PROG = "hmgym train"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(BookOptions):
     """Options, those of the algorithm left out."""
 
     algo: str = "ppo"
@@ -78,6 +88,8 @@ class Arguments:
     """who is in the market, a name of `hmgym.market.SCENARIOS`; default of the environment"""
     reward: str | None = None
     """name of the reward; default of the environment"""
+    parameters: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = ()
+    """other arguments of the environment, such as steps=20"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -86,6 +98,8 @@ def main(argv: Sequence[str]) -> int:
         arguments, hyperparameters = _parse(argv)
         check_at_least(arguments, episodes=2, screening_episodes=1)
         plan = _plan(arguments, hyperparameters)
+        # What the report needs is refused before training rather than after it.
+        make_markets(plan.env_id, 1, **PROTOCOL.report(plan.env_id, plan.env_kwargs)["env_kwargs"]).close()
     # The networks are small: a second thread of torch would only keep busy a core that clearing can use.
     torch.set_num_threads(1)
     title = f"Training {plan.algo} on {plan.env_id}, {plan.num_markets} markets side by side; writing to {plan.out}/"
@@ -172,6 +186,8 @@ def _plan(arguments: Arguments, hyperparameters: Any) -> TrainingPlan:
         "n_learners": arguments.n_learners if arguments.n_learners != 1 else None,
         "reward": arguments.reward,
         "scenario": arguments.scenario,
+        **book_arguments(arguments, arguments.env),
+        **own_arguments(arguments.env, named_values(arguments.parameters)),
     }
     plan = TrainingPlan(
         algo=arguments.algo, env_id=arguments.env, timesteps=arguments.timesteps, num_envs=arguments.num_envs,

@@ -64,6 +64,11 @@ ENVIRONMENTS: dict[str, Registered] = {
         baselines="hmgym.agents.quoting:quoting_baselines",
         differentiable="hmgym.envs.quoting.differentiable:quoting_law",
     ),
+    "hmgym/LOBMarketMaking-v0": Registered(
+        entry_point="hmgym.envs.quoting:LOBMarketMakingEnv",
+        vector_entry_point="hmgym.envs.quoting:LOBMarketMakingVectorEnv",
+        baselines="hmgym.agents.quoting_books:book_baselines",
+    ),
 }
 """Every id of hmgym; one line an environment."""
 

@@ -311,3 +311,47 @@ def simulate(bid, ask, bid_fill, ask_fill, impact, bid_draws, ask_draws, moves, 
             place[run] = at
             trades[run] += int(bought) + int(sold)
             profit[run] += (at - largest) * (moves[step, run] + impact * (int(sold) - int(bought)))
+
+
+@njit(**_OPTIONS)
+def _queue_ahead(price, levels, sizes, sign):
+    """Size at a price among the levels of its side, best first: 0 where nobody quotes, infinite behind the last."""
+    for level in range(levels.size):
+        if levels[level] == price:
+            return sizes[level]
+        if sign * (levels[level] - price) > 0.0:  # the level is worse than the price, NaN is not
+            return 0.0
+    return np.inf
+
+
+@njit(**_OPTIONS)
+def book_fills(
+    rows, ends, bid, ask, front, bid_level, bid_size, ask_level, ask_size, first_trade, level, size, seller
+):  # fmt: skip
+    """Whether a bid and an ask (E,) in ticks, posted at book rows (E,), are filled by trades before the rows `ends`.
+
+    A trade beyond the price fills at once; one at it when, with those before it, it is more than the queue, which is
+    what is visible there at posting, nothing where `front`. Levels are (M, K), trades (J,), and those of row i begin
+    at `first_trade[i]`.
+    """
+    bought, sold = np.zeros(rows.size, np.bool_), np.zeros(rows.size, np.bool_)
+    for e in range(rows.size):
+        row = rows[e]
+        bid_left = 0.0 if front else _queue_ahead(bid[e], bid_level[row], bid_size[row], -1.0)
+        ask_left = 0.0 if front else _queue_ahead(ask[e], ask_level[row], ask_size[row], 1.0)
+        # Sizes are sums of decimal fractions: what is left but for rounding is nothing.
+        bid_none, ask_none = 1e-9 * bid_left, 1e-9 * ask_left
+        for trade in range(first_trade[row], first_trade[ends[e]]):
+            if seller[trade]:
+                if level[trade] < bid[e]:
+                    bought[e] = True
+                elif level[trade] == bid[e]:
+                    bid_left -= size[trade]
+                    bought[e] |= bid_left < -bid_none
+            else:
+                if level[trade] > ask[e]:
+                    sold[e] = True
+                elif level[trade] == ask[e]:
+                    ask_left -= size[trade]
+                    sold[e] |= ask_left < -ask_none
+    return bought, sold

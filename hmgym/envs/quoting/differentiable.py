@@ -7,6 +7,7 @@ every quote, exactly and without noise. Rows are inventories; what a row earns i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hmgym.envs.differentiable import DifferentiablePeriod
-from hmgym.envs.quoting.model import OBSERVATIONS, depth_box
+from hmgym.envs.quoting.model import OBSERVATIONS, as_config, depth_box
 from hmgym.market_making import QuotingConfig
 from hmgym.market_making.tables import branches_of, gathered, log_fill_probability
 
@@ -27,7 +28,7 @@ class DifferentiableQuoting:
     `expected_reward` of :func:`hmgym.market_making.exact_law`.
 
     Args:
-        config: the market; None is that of Avellaneda and Stoikov's table.
+        config: the market, as in the environment.
         reward: "inventory_penalty" or "pnl".
         device: where tensors live.
 
@@ -40,12 +41,12 @@ class DifferentiableQuoting:
 
     def __init__(
         self,
-        config: QuotingConfig | None = None,
+        config: QuotingConfig | Mapping[str, Any] | None = None,
         reward: str = "inventory_penalty",
         *,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.config = config or QuotingConfig()
+        self.config = as_config(config)
         if reward not in ("inventory_penalty", "pnl"):
             raise ValueError(f'`reward` must be "inventory_penalty" or "pnl" to be differentiated, got {reward!r}')
         self.model = self.config.problem(reward)
@@ -147,7 +148,7 @@ def quoting_law(
     num_markets: int,
     *,
     seed: int,
-    config: QuotingConfig | None = None,
+    config: QuotingConfig | Mapping[str, Any] | None = None,
     reward: str = "inventory_penalty",
     **_: Any,
 ) -> DifferentiableQuoting:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from gymnasium.vector import AutoresetMode
 
 from hmgym.envs.face import BatchFace
@@ -56,7 +59,7 @@ class MarketMakingEnv(QuotingFace, BatchEnv):
     `inventory` lots, `cash` and `profit` money.
 
     Args:
-        config: the market; None is that of Avellaneda and Stoikov's table.
+        config: the market, or what differs in it, by name, from that of Avellaneda and Stoikov's table; None is that.
         reward: "inventory_penalty", "pnl" or "sharpe".
         render_mode: None, "rgb_array" or "human".
 
@@ -66,12 +69,12 @@ class MarketMakingEnv(QuotingFace, BatchEnv):
 
     def __init__(
         self,
-        config: QuotingConfig | None = None,
+        config: QuotingConfig | Mapping[str, Any] | None = None,
         reward: str = "inventory_penalty",
         *,
         render_mode: str | None = None,
     ) -> None:
-        batch = ModelQuoting(config or QuotingConfig(), reward, 1, record=render_mode is not None)
+        batch = ModelQuoting(config, reward, 1, record=render_mode is not None)
         super().__init__(batch, render_mode)
 
 
@@ -91,7 +94,7 @@ class MarketMakingVectorEnv(QuotingFace, BatchVectorEnv):
 
     def __init__(
         self,
-        config: QuotingConfig | None = None,
+        config: QuotingConfig | Mapping[str, Any] | None = None,
         reward: str = "inventory_penalty",
         *,
         num_envs: int = 1,
@@ -99,7 +102,7 @@ class MarketMakingVectorEnv(QuotingFace, BatchVectorEnv):
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode | None = None,
     ) -> None:
-        batch = ModelQuoting(config or QuotingConfig(), reward, num_envs, record=render_mode is not None)
+        batch = ModelQuoting(config, reward, num_envs, record=render_mode is not None)
         super().__init__(
             batch, render_mode=render_mode, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,27 @@ SHOCK_STEPS = 50
 
 OBSERVATIONS = ObservationBox(("inventory", "time_left"))
 """Inventory over its limit and the share of steps that is left: all that matters, since mid has no memory."""
+
+
+def as_config(config: QuotingConfig | Mapping[str, Any] | None, argument: str = "config") -> QuotingConfig:
+    """The market itself, or the default one with some attributes changed.
+
+    Args:
+        config: either, or None.
+        argument: that it came with.
+
+    Raises:
+        ValueError: `config` is no market, an attribute is unknown or out of range.
+    """
+    if isinstance(config, QuotingConfig):
+        return config
+    changes = {} if config is None else config
+    known = [item.name for item in fields(QuotingConfig)]
+    if not isinstance(changes, Mapping):
+        raise ValueError(f"`{argument}` must be a QuotingConfig, a mapping or None, got {type(config).__name__}")
+    if unknown := sorted(set(changes) - set(known)):
+        raise ValueError(f"`{argument}` must be some of {sorted(known)}, got {unknown}")
+    return QuotingConfig(**changes)
 
 
 def depth_box(config: QuotingConfig) -> DepthBox:
@@ -71,15 +93,23 @@ class ModelQuoting(QuotingSimulator):
     """E market makers in simulated markets.
 
     Args:
-        config: the market.
+        config: the market, or what differs in it from the default one, by name; None for nothing.
         reward: "inventory_penalty", "pnl" or "sharpe".
         num_markets: E.
         record: whether to keep the history that a frame shows.
+
+    Raises:
+        ValueError: an argument is none of these.
     """
 
-    def __init__(self, config: QuotingConfig, reward: str, num_markets: int, record: bool = False) -> None:
-        if not isinstance(config, QuotingConfig):
-            raise ValueError(f"`config` must be a QuotingConfig or None, got {type(config).__name__}")
+    def __init__(
+        self,
+        config: QuotingConfig | Mapping[str, Any] | None,
+        reward: str,
+        num_markets: int,
+        record: bool = False,
+    ) -> None:
+        config = as_config(config)
         super().__init__(
             integer("num_envs", num_markets, 1), depths=depth_box(config), observation_map=OBSERVATIONS,
             steps=config.steps, step_time=config.dt, max_inventory=config.max_inventory,

@@ -233,7 +233,9 @@ def test_the_episode_ends_by_itself_and_its_picture_tells_it() -> None:
     ("arguments", "message"),
     [
         ({"reward": "profit"}, "`reward` must be one of"),
-        ({"config": {"volatility": 1.0}}, "`config` must be a QuotingConfig or None, got dict"),
+        ({"config": 3.0}, "`config` must be a QuotingConfig, a mapping or None, got float"),
+        ({"config": {"volatilty": 1.0}}, r"`config` must be some of .*, got \['volatilty'\]"),
+        ({"config": {"volatility": -1.0}}, "`volatility` must be >= 0"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
