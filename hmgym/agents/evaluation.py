@@ -103,12 +103,12 @@ def on_span(env_id: str, env_kwargs: Mapping[str, Any] | None, span: str) -> dic
         span: "training", "held-out" or "all".
     """
     given = dict(env_kwargs or {})
-    if "history" in given or _own_history(given.get("config")):
-        return given
     markets = make_markets(env_id, 1, **given)
     markets.close()
     takes = "history" in inspect.signature(type(markets)).parameters
-    return {**given, "history": span} if takes else given
+    if not takes or "history" in given or _own_history(given.get("config")):
+        return given
+    return {**given, "history": span}
 
 
 def _own_history(config: Any) -> bool:
