@@ -16,15 +16,16 @@ import torch
 import tyro
 
 from hmgym.analysis.figures import save
+from hmgym.commands.books import BookOptions, book_arguments
 from hmgym.commands.console import check_at_least, check_folder, counting_bar, named_values, parse, refusals, say
-from hmgym.commands.quoting import STRATEGIES, QuotingMarket, simulated_market
+from hmgym.commands.quoting import STRATEGIES, QuotingMarket, recorded_market, simulated_market
 from hmgym.market_making import Backtest, PolicyLaw, backtest
 
 PROG = "hmgym backtest"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(BookOptions):
     """Options."""
 
     strategies: tuple[str, ...] = STRATEGIES
@@ -74,9 +75,11 @@ def market_of(arguments: Arguments) -> QuotingMarket:
     """The market that is asked for; another one is another function that makes a `QuotingMarket`.
 
     Raises:
-        ValueError: a parameter is unknown or out of range.
+        ValueError: a parameter is unknown or out of range, or a book cannot be read.
     """
-    return simulated_market(named_values(arguments.parameters))
+    parameters = named_values(arguments.parameters)
+    recorded = book_arguments(arguments, "hmgym/LOBMarketMaking-v0")
+    return recorded_market(recorded["book"], parameters) if recorded else simulated_market(parameters)
 
 
 def summary_of(market: QuotingMarket, result: Backtest, laws: dict[str, PolicyLaw] | None) -> str:

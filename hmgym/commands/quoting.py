@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hmgym.agents.quoting import Strategy, law_of, strategies_of
+from hmgym.agents.quoting_books import book_strategies
 from hmgym.agents.report import episode_figure, record_episode
-from hmgym.envs.quoting import QuotingSeries
+from hmgym.commands.console import own_arguments
+from hmgym.data import BookSource
+from hmgym.envs.quoting import BookQuoting, QuotingSeries
 from hmgym.envs.quoting.model import ModelQuoting, as_config
 from hmgym.market_making import PolicyLaw, QuotingConfig
 from hmgym.market_making.backtest import QuotedMarket
@@ -82,6 +85,34 @@ def simulated_market(parameters: Mapping[str, Any]) -> QuotingMarket:
         law=lambda strategy: law_of(strategy, config),
         env_id="hmgym/MarketMaking-v0",
         env_kwargs={"config": config},
+    )
+
+
+def recorded_market(book: BookSource, parameters: Mapping[str, Any]) -> QuotingMarket:
+    """A recorded book: strategies of the model of its training rows, run on the held-out ones; there is no exact law.
+
+    Args:
+        book: recorded, or its description.
+        parameters: arguments of ``hmgym/LOBMarketMaking-v0`` that differ from its own.
+
+    Raises:
+        ValueError: one is unknown or out of range, or the span is too short for an episode.
+    """
+    env_id = "hmgym/LOBMarketMaking-v0"
+    env_kwargs = {"history": "held-out", **own_arguments(env_id, parameters), "book": book}
+    if left_out := sorted({"autoreset_mode", "max_episode_steps", "render_mode"} & set(env_kwargs)):
+        raise ValueError(f"`parameters` must be those of the market, got {left_out}, which are an environment's")
+    one = BookQuoting(**env_kwargs)
+    own = book_strategies(one)
+    first, last = one.starts
+    return QuotingMarket(
+        title=f"Market making on a recorded book, {one.book.source}: episodes that begin in rows {first} to {last} "
+        f"of {len(one.book.time)}",
+        make=lambda rows: BookQuoting(**env_kwargs, num_markets=rows),
+        strategies={name: own[name.replace("-", "_")] for name in STRATEGIES},
+        law=None,
+        env_id=env_id,
+        env_kwargs=env_kwargs,
     )
 
 

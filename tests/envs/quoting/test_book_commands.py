@@ -49,6 +49,21 @@ def test_a_policy_is_trained_and_evaluated_on_a_recording(files, tmp_path, capsy
     capsys.readouterr()
 
 
+
+def test_a_backtest_on_a_recorded_book(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(write(tmp_path / f"{i}.csv", lines)) for i, lines in enumerate(lobster(1, events=120))]
+    out = tmp_path / "out"
+    options = ["--lobster", *files, "--runs", "20", "--strategies", "hjb", "constant", "--parameters", *SHORT]
+    assert main(["backtest", *options, "--out", str(out)]) == 0
+    assert sorted(path.suffix for path in out.iterdir()) == [".csv", *[".png"] * 5, ".txt"]
+    summary = (out / "summary.txt").read_text()
+    assert f"Market making on a recorded book, {files[1]}: episodes that begin in rows " in summary
+    assert "exact" not in summary
+    with pytest.raises(SystemExit):
+        main(["backtest", *options, "render_mode=human", "--out", str(out)])
+    assert "which are an environment's" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", [["train", "--curve-episodes", "0"], ["evaluate", "random"]])
 @pytest.mark.parametrize(
     ("options", "message"),
