@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.quoting`` trains PPO and APG with the package's defaults on ``hmgym/MarketMaking-v0``, five seeds
 each, as ``hmgym train`` does, and takes the expected reward of what they learnt from the exact law of its quotes,
-beside that of the best policy and of every baseline. It then measures environment steps a second, in processor time.
-Writes ``benchmarks/results/quoting.json`` and ``quoting.md``.
+beside that of the best policy and of every baseline. It then measures environment steps a second, in processor time,
+beside mbt_gym where that is installed (``--only speed`` does nothing else). Writes ``benchmarks/results/quoting.json``
+and ``quoting.md``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -67,6 +69,50 @@ def steps_a_second(num_envs: int) -> float:
     return statistics.median(rates[1:])
 
 
+def mbt_steps_a_second(num_envs: int) -> float | None:
+    """The same for mbt_gym (Jerome et al. 2022) on the same market; None where it is not installed.
+
+    Its paths share one generator, and an episode that has ended is not reset.
+    """
+    try:
+        from mbt_gym.gym.ModelDynamics import LimitOrderModelDynamics
+        from mbt_gym.gym.TradingEnvironment import TradingEnvironment
+        from mbt_gym.stochastic_processes.arrival_models import PoissonArrivalModel
+        from mbt_gym.stochastic_processes.fill_probability_models import ExponentialFillFunction
+        from mbt_gym.stochastic_processes.midprice_models import BrownianMotionMidpriceModel
+    except ImportError:
+        return None
+    config = QuotingConfig()
+    common = {"step_size": config.dt, "num_trajectories": num_envs}
+    dynamics = LimitOrderModelDynamics(
+        midprice_model=BrownianMotionMidpriceModel(
+            volatility=config.volatility, terminal_time=config.horizon, **common
+        ),
+        arrival_model=PoissonArrivalModel(intensity=np.full(2, config.arrival_rate), **common),
+        fill_probability_model=ExponentialFillFunction(fill_exponent=config.depth_decay, **common),
+        num_trajectories=num_envs,
+    )  # fmt: skip
+    markets = TradingEnvironment(
+        terminal_time=config.horizon, n_steps=config.steps, model_dynamics=dynamics, initial_inventory=0,
+        max_inventory=config.max_inventory, num_trajectories=num_envs,
+    )  # fmt: skip
+    action, rates = np.full((num_envs, 2), 1.0 / config.depth_decay), []
+    for _ in range(_ROUNDS + 1):
+        markets.reset()
+        start = time.process_time()
+        for _ in range(config.steps):
+            markets.step(action)
+        rates.append(num_envs * config.steps / (time.process_time() - start))
+    return statistics.median(rates[1:])
+
+
+def speeds() -> dict[str, Any]:
+    """Steps a second by number of market makers, and those of mbt_gym at 1,000."""
+    own = {str(num_envs): steps_a_second(num_envs) for num_envs in BATCHES}
+    other = mbt_steps_a_second(1000)
+    return {"steps_a_second": own, "mbt_gym": other}
+
+
 def gather(options: argparse.Namespace) -> dict[str, Any]:
     """All that is measured."""
     config = QuotingConfig()
@@ -91,7 +137,7 @@ def gather(options: argparse.Namespace) -> dict[str, Any]:
     simulated = evaluate(baselines_of(ENV_ID)["hjb"].policy, ENV_ID, episodes=options.episodes).result
     return {
         "best": best, "rows": rows, "hjb_simulated": {"mean": simulated.mean, "ci95": simulated.ci95},
-        "steps_a_second": {str(num_envs): steps_a_second(num_envs) for num_envs in BATCHES},
+        **speeds(),
     }  # fmt: skip
 
 
@@ -110,6 +156,8 @@ def page(found: dict[str, Any], command: str) -> str:
         )  # fmt: skip
     speed = [("market makers", "steps a second")]
     speed += [(f"{int(count):,}", f"{rate:,.0f}") for count, rate in found["steps_a_second"].items()]
+    if found["mbt_gym"] is not None:
+        speed.append(("1,000, mbt_gym", f"{found['mbt_gym']:,.0f}"))
     low, high = found["hjb_simulated"]["ci95"]
     return (
         f"# Market making\n\n`{command}`: `{ENV_ID}`, reward inventory_penalty; expected rewards an episode from the "
@@ -126,9 +174,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--episodes", type=int, default=20_000, help="of the best policy, simulated")
     parser.add_argument("--timesteps", type=int, default=None, help="of every training; default the algorithm's own")
+    parser.add_argument("--only", choices=("speed",), help="measure speed, print it and write nothing")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
+    if options.only is not None:
+        print(speeds())
+        return 0
     found, command = gather(options), command_of("benchmarks.quoting", argv)
     write_tables(options.results, "quoting", command, found, page(found, command))
     return 0

@@ -135,7 +135,7 @@ class Viewer:
             row = round(bottom - (height - low) / (high - low) * (bottom - top))
             pygame.draw.line(surface, rgb(GRID), (left, row), (right, row))
             self._text(pygame, surface, f"{tick:g}", (left - 6, row - 6), 18, MUTED, right=True)
-        span = max(len(values) // len(lines) - 1, _LEAST_PERIODS)
+        span = max(len(lines[0][0]) - 1, _LEAST_PERIODS)
         for heights, line in lines:
             columns = left + np.arange(len(heights)) / span * (right - left)
             self._line(

@@ -221,6 +221,7 @@ def test_the_episode_ends_by_itself_and_its_picture_tells_it() -> None:
     assert observation[1] == 0.0
     frame: Any = env.render()
     assert frame.shape == (640, 960, 3)
+    assert (frame[:, -20:] == 255).all()  # also where lines have gaps, they end inside the panel
     series = env.unwrapped.episode()  # type: ignore[attr-defined]
     assert len(series) == SMALL.steps + 1
     assert series.inventory[-1] == series.bought.sum() - series.sold.sum() == info["inventory"]
