@@ -42,7 +42,7 @@ def by_differences(batch: Any, step: float) -> Any:
 def test_against_central_differences(env_id: str, n_learners: int) -> None:
     confidence = {} if env_id == "hmgym/Leverage-v0" else {"confidence": True}
     population = CAUTIOUS if env_id == "hmgym/Beliefs-v0" else PopulationConfig()
-    config = MarketConfig(n_learners=n_learners, population=population, **SMALL)
+    config = MarketConfig(n_learners=n_learners, population=population, ownership_limit=1.2, **SMALL)
     markets = make_markets(env_id, 6, config=config, autoreset_mode="SameStep", amplification=True, **confidence)
     markets.reset(seed=1)
     batch: Any = markets._batch
