@@ -5,6 +5,7 @@ from __future__ import annotations
 from hmgym.clearing.clearing import clear, clear_market
 from hmgym.clearing.equilibrium import EquilibriumSolution, find_equilibrium_prices
 from hmgym.clearing.memory import PortfolioMemory
+from hmgym.clearing.pools import Pools
 from hmgym.clearing.portfolio import optimize_portfolio
 from hmgym.clearing.problem import Problem
 from hmgym.clearing.solution import ClearingError, ClearingSolution
@@ -14,6 +15,7 @@ __all__ = [
     "ClearingError",
     "ClearingSolution",
     "EquilibriumSolution",
+    "Pools",
     "PortfolioMemory",
     "Problem",
     "clear",

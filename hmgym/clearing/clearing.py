@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from hmgym.arrays import is_array
 from hmgym.clearing.differentiable import differentiable_solve
-from hmgym.clearing.inputs import market_inputs
+from hmgym.clearing.inputs import market_inputs, pool_inputs
 from hmgym.clearing.memory import PortfolioMemory
+from hmgym.clearing.pools import Pools, PoolTrade, solve_with_pools
 from hmgym.clearing.problem import Problem
 from hmgym.clearing.solution import ClearingError, ClearingSolution
 from hmgym.clearing.solve import Options, solve
@@ -29,6 +31,7 @@ def clear_market(
     last_prices: Any = None,
     positions: Any = None,
     trading_cost: Any = None,
+    pools: Pools | None = None,
     smoothing: float = 0.0,
     warm_start: ClearingSolution | Tensor | None = None,
     errors: str = "raise",
@@ -60,6 +63,8 @@ def clear_market(
         positions: ``(E, B, N)`` shares held before the trade; needed with ``trading_cost``.
         trading_cost: fraction of the money traded, scalar, ``(E, B)`` or ``(E, B, N)``; charged on
             ``|w_i - w_prev,i|`` with ``w_prev = last_prices * positions / wealth``.
+        pools: pools that trade along their invariants to the clearing prices, beside the investors; what they hold is
+            part of the supply. The solution then has `pool_reserves` and `pool_loss`.
         smoothing: tau, 0 or at least 1e-30 (less changes no digit). With tau > 0 every investor's objective gains
             ``tau_b sum_i log(w_i + short) + tau_b sum_i log(long - w_i)``, ``tau_b = tau tr(G_b)/N``: demand is smooth
             and a limit that does not bind still has a gradient.
@@ -90,7 +95,11 @@ def clear_market(
     )  # fmt: skip
     if backend == "kernel" and problem.beliefs.device.type != "cpu":
         raise ValueError(f'`backend="kernel"` needs CPU tensors, got {problem.beliefs.device}')
-    solution = clear(problem, smoothing=smoothing, backend=backend, rejected=sorted(reasons))
+    of_pools: Pools | None = None
+    if pools is not None:
+        of_pools, wrong = pool_inputs(pools, problem, batched)
+        reasons |= {market: reason for market, reason in wrong.items() if market not in reasons}
+    solution = clear(problem, smoothing=smoothing, backend=backend, rejected=sorted(reasons), pools=of_pools)
     if not bool(solution.converged.all()):
         for market in torch.nonzero(~solution.converged)[:, 0].tolist():
             reasons.setdefault(market, f"not converged after {int(solution.iterations[market])} iterations")
@@ -107,16 +116,22 @@ def clear(
     backend: str = "auto",
     rejected: Sequence[int] = (),
     memory: PortfolioMemory | None = None,
+    pools: Pools | None = None,
 ) -> ClearingSolution:
     """``clear_market`` for a problem known to be good: float64 tensors of full shape on one device. Never raises.
 
     Of a problem in numpy arrays the solution is arrays too. Markets listed in ``rejected`` are passed over and marked
     as not converged. A ``memory`` that belongs to these markets saves time from one clearing to the next; without it,
-    or with smoothing or off the CPU, nothing is kept.
+    or with smoothing or off the CPU, nothing is kept. With ``pools``, tensors of full shape, the problem must be of
+    tensors too.
     """
     options = Options(float(smoothing), backend, tuple(rejected), memory)
     limits = problem.short_leverage, problem.long_leverage
-    if is_array(problem.beliefs):
+    trade: PoolTrade | None = None
+    if pools is not None:
+        solved, trade = solve_with_pools(problem, pools, dataclasses.replace(options, memory=None))
+        limits = limits[0].detach(), limits[1].detach()
+    elif is_array(problem.beliefs):
         solved = solve(problem, options)
     else:
         tracked = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in problem.inputs)
@@ -132,6 +147,8 @@ def clear(
         iterations=solved.iterations,
         short_leverage=limits[0],
         long_leverage=limits[1],
+        pool_reserves=None if trade is None else trade.reserves,
+        pool_loss=None if trade is None else trade.loss,
     )
 
 
@@ -139,5 +156,5 @@ def _reported(solution: ClearingSolution, reasons: dict[int, str], batched: bool
     """The solution with its reasons, in the shape of the call."""
     tensors = {name: value for name, value in vars(solution).items() if name != "reasons"}
     if not batched:
-        tensors = {name: value[0] for name, value in tensors.items()}
+        tensors = {name: None if value is None else value[0] for name, value in tensors.items()}
     return ClearingSolution(**tensors, reasons=reasons)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hmgym.clearing import kernels
+from hmgym.clearing.pools import Pools
 from hmgym.clearing.problem import Problem, per_position
 from hmgym.clearing.solution import ClearingSolution
 from hmgym.clearing.threads import as_array, over_markets
@@ -20,6 +21,7 @@ _ARGUMENTS = (
 )  # fmt: skip
 _ABSENT = np.zeros((1, 0))
 LEAST_SMOOTHING = 1e-30  # less moves no digit of a solution, and its shadow prices leave the range of float64
+WEIGHTS_SUM = 1e-9  # by how much the weights of a pool may miss 1
 SYMMETRY = 1e-8  # largest asymmetry of a risk matrix, relative to its largest entry
 
 
@@ -209,3 +211,37 @@ def _inadmissible(inputs: dict[str, Tensor | None], smoothing: float) -> tuple[d
             what = float(np.linalg.eigvalsh(0.5 * (matrix + matrix.T))[0])
         reasons[e] = expected[why].format(what)
     return reasons, risk
+
+
+def pool_inputs(pools: Any, problem: Problem, batched: bool) -> tuple[Pools, dict[int, str]]:
+    """Pools as batched tensors, and the markets whose pools are not admissible with the reason.
+
+    Raises:
+        ValueError: `pools` is none, or of another shape or device.
+    """
+    if not isinstance(pools, Pools):
+        raise ValueError(f"`pools` must be Pools or None, got {type(pools).__name__}")
+    E, _, N = problem.beliefs.shape
+    read: dict[str, Tensor] = {}
+    for name in ("weights", "reserves"):
+        x = as_float64(f"pools.{name}", getattr(pools, name), problem.beliefs.device)
+        lead = (E,) if batched else ()
+        if x.ndim != len(lead) + 2 or tuple(x.shape[: len(lead)]) != lead or x.shape[-1] != N + 1 or 0 in x.shape:
+            raise ValueError(f"`pools.{name}` must have shape {(*lead, 'K', N + 1)}, got {tuple(x.shape)}")
+        if x.device != problem.beliefs.device:
+            raise ValueError(f"`pools.{name}` must be on {problem.beliefs.device} as `beliefs` is, got {x.device}")
+        read[name] = x if batched else x[None]
+    weights, reserves = read["weights"], read["reserves"]
+    if weights.shape != reserves.shape:
+        shapes = tuple(weights.shape[-2:]), tuple(reserves.shape[-2:])
+        raise ValueError(f"`pools.reserves` must have the shape of `pools.weights`, {shapes[0]}, got {shapes[1]}")
+    reasons: dict[int, str] = {}
+    for name, x in read.items():
+        low = x.detach().amin((-1, -2)).cpu()
+        for e in torch.nonzero(~((low > 0.0) & torch.isfinite(x.detach().sum((-1, -2)).cpu())))[:, 0].tolist():
+            reasons.setdefault(e, f"`pools.{name}` must be finite and > 0, got {float(low[e]):.6g}")
+    total = weights.detach().sum(-1)
+    for e in torch.nonzero((total - 1.0).abs().amax(-1) > WEIGHTS_SUM)[:, 0].tolist():
+        worst = total[e][(total[e] - 1.0).abs().argmax()]
+        reasons.setdefault(e, f"`pools.weights` must sum to 1 over a pool's positions, got {float(worst):.9g}")
+    return Pools(weights=weights, reserves=reserves), reasons

@@ -25,6 +25,8 @@ class ClearingSolution:
         iterations: ``(E,)`` Newton steps.
         short_leverage, long_leverage: the limits that the portfolios obey, ``(E, B)`` or ``(E, B, N+1)``.
         reasons: market index to the reason, for those that have not converged.
+        pool_reserves: ``(E, K, N+1)`` money and shares of the pools after the trade, where there are some.
+        pool_loss: ``(E, K)`` money that each lost against keeping what it held.
     """
 
     prices: Tensor
@@ -36,6 +38,8 @@ class ClearingSolution:
     short_leverage: Tensor = field(repr=False)
     long_leverage: Tensor = field(repr=False)
     reasons: Mapping[int, str] = field(default_factory=dict)
+    pool_reserves: Tensor | None = None
+    pool_loss: Tensor | None = None
 
     @property
     def active_limits(self) -> Tensor:

@@ -49,8 +49,7 @@ def test_a_policy_is_trained_and_evaluated_on_a_recording(files, tmp_path, capsy
     capsys.readouterr()
 
 
-
-def test_a_backtest_on_a_recorded_book(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_backtest_on_a_recorded_book(tmp_path, capsys):
     files = [str(write(tmp_path / f"{i}.csv", lines)) for i, lines in enumerate(lobster(1, events=120))]
     out = tmp_path / "out"
     options = ["--lobster", *files, "--runs", "20", "--strategies", "hjb", "constant", "--parameters", *SHORT]

@@ -1,0 +1,260 @@
+"""Pools in the clearing: reserves on an invariant, which trade along it to the prices that clear.
+
+A pool with weights w (cash first, Σ w = 1) and reserves R⁰ holds at prices p, with p_0 = 1 for cash,
+
+    R_i = w_i V / p_i,     log V = Σ w_i (log R⁰_i − log w_i + log p_i):
+
+it stays on Π R_i^{w_i} = Π R⁰_i^{w_i} and holds w_i of its value V in each asset. So it posts the money orders w_i V,
+and V depends on the prices. With u(v) the log prices that clear while the K pools' values are held at e^v, what is left
+
+    is  v_k = log V_k(u(v)),     k = 1 … K,
+
+by Newton's method: ∂u/∂v comes from the adjoint of the clearing. Where the others hold net no short of any asset, the
+matrix of slopes has all eigenvalues at least the least cash weight, so there is one root; one pool's is kept between
+two values of different signs, several pools' steps are halved where they do not help.
+
+What its arbitrageurs gain is what a pool loses against keeping R⁰: Σ p_i R⁰_i − V ≥ 0, also where w is new.
+
+Source: Martin and Mushegian (2019), Balancer, for the invariant; Milionis et al. (2022), Automated market making and
+loss-versus-rebalancing, for the loss.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hmgym.clearing.differentiable import differentiable_solve
+from hmgym.clearing.problem import Problem
+from hmgym.clearing.solve import Options, Solved, solve
+
+_STEPS = 100  # clearings at most
+_PRECISION, _ROUNDING = 2e-15, 1e-13  # of v, times 1 + |v|: always good enough; and where steps no longer help
+_CLEARED = 1e-10  # of v, up to which a market counts as cleared
+_LEAST_SHARE = 1.0 / 64.0  # of a Newton step, before the map itself is tried
+_LEAST_AWAY, _FURTHEST = 0.1, 50.0  # of v: a step where nothing bounds it; the longest of Newton's, in gaps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pools:
+    """K pools of every market; arrays or tensors, unbatched or batched as the other arguments of ``clear_market``.
+
+    Attributes:
+        weights: ``(E, K, N+1)`` share of a pool's value in each position, cash first; > 0, summing to 1.
+        reserves: ``(E, K, N+1)`` money and shares held before the trade, > 0.
+    """
+
+    weights: Any
+    reserves: Any
+
+
+class PoolTrade(NamedTuple):
+    """What pools hold after the clearing."""
+
+    reserves: Tensor  # (E, K, N+1) money and shares
+    loss: Tensor  # (E, K) money, against keeping the reserves
+
+
+def log_values(pools: Pools, log_prices: Tensor) -> Tensor:
+    """log V (E, K) at log prices (E, N)."""
+    held = torch.log(pools.reserves) - torch.log(pools.weights)
+    value: Tensor = (pools.weights * held).sum(-1) + (pools.weights[..., 1:] * log_prices[:, None]).sum(-1)
+    return value
+
+
+def solve_with_pools(problem: Problem, pools: Pools, options: Options) -> tuple[Solved, PoolTrade]:
+    """``solve`` with pools among the investors, differentiable by the problem's inputs and by the pools.
+
+    Args:
+        problem: of the others, in tensors.
+        pools: checked tensors, batched.
+        options: of every clearing.
+    """
+    fixed = _detached(problem)
+    held = Pools(weights=pools.weights.detach(), reserves=pools.reserves.detach())
+    values, slopes, error = _search(fixed, held, options)
+    tracked = torch.is_grad_enabled() and any(
+        x is not None and x.requires_grad for x in (*problem.inputs, pools.weights, pools.reserves)
+    )
+    if tracked:
+        # One implicit step, which moves nothing: v = v* + J⁻¹ (log V(u(v*)) − v*) has the derivatives of the root.
+        solved = differentiable_solve(_with_orders(problem, pools, values), options)
+        gap = log_values(pools, torch.log(solved.prices)) - values
+        inverse = torch.linalg.inv(_jacobian(held, values, slopes))
+        step = (inverse @ torch.nan_to_num(gap)[..., None])[..., 0]
+        values = values + (step - step.detach())
+        solved = differentiable_solve(_with_orders(problem, pools, values), options)
+    else:
+        solved = solve(_with_orders(problem, pools, values), options)
+    worth = torch.exp(values)
+    prices = torch.cat([torch.ones_like(solved.prices[:, :1]), solved.prices], -1)[:, None]
+    reserves = pools.weights * worth[..., None] / prices
+    loss = (pools.reserves * prices).sum(-1) - worth
+    converged = solved.converged & (error <= _CLEARED)
+    if not bool(converged.all()):
+        bad = ~converged
+        solved = solved._replace(
+            **{name: _blank(getattr(solved, name), bad) for name in ("prices", "weights", "holdings")},
+            converged=converged,
+        )
+        reserves, loss = _blank(reserves, bad), _blank(loss, bad)
+    return solved, PoolTrade(reserves, loss)
+
+
+class _Point(NamedTuple):
+    """Where a search stands in some markets, (E, …)."""
+
+    values: Tensor  # (E, K) v
+    gap: Tensor  # (E, K) v − log V(u(v))
+    slopes: Tensor  # (E, K, N) w_k'∂u/∂orders
+    prices: Tensor  # (E, N) that clear
+    error: Tensor  # (E,) largest gap; infinite where the market does not clear
+
+    def where(self, chosen: Tensor, other: _Point) -> _Point:
+        """The other point in the chosen markets."""
+        pairs = zip(self, other, strict=True)
+        return _Point(*(torch.where(chosen.reshape(-1, *[1] * (x.ndim - 1)), y, x) for x, y in pairs))
+
+    def rows(self, index: Tensor) -> _Point:
+        """Some of the markets."""
+        return _Point(*(x[index] for x in self))
+
+    def with_rows(self, index: Tensor, other: _Point) -> _Point:
+        """Other points in some of the markets."""
+        return _Point(*(x.index_copy(0, index, y) for x, y in zip(self, other, strict=True)))
+
+
+def _search(problem: Problem, pools: Pools, options: Options) -> tuple[Tensor, Tensor, Tensor]:
+    """Roots v (E, K), slopes w_k'∂u/∂orders (E, K, N) there, and what is left of the equations (E,)."""
+    if problem.start is None:
+        trial = torch.log(pools.reserves[..., 0] / pools.weights[..., 0])  # what its cash says that a pool is worth
+    else:
+        trial = log_values(pools, torch.log(problem.start))
+    best = _probe(problem, pools, trial, options)
+    one = trial.shape[1] == 1
+    search: _Bracketed | _Damped = _Bracketed(best) if one else _Damped(best)
+    done = best.error <= _PRECISION * (1.0 + best.values.abs().amax(-1))
+    if options.rejected:
+        done[list(options.rejected)] = True
+        options = dataclasses.replace(options, rejected=())
+    for _ in range(_STEPS):
+        rows = torch.nonzero(~done)[:, 0]
+        if not rows.numel():
+            break
+        here = Pools(weights=pools.weights[rows], reserves=pools.reserves[rows])
+        trial = search.trial(rows, here)
+        at = _probe(problem.rows(rows).replace(start=best.prices[rows]), here, trial, options)
+        finished = search.learn(rows, at)
+        better = at.error < best.error[rows]
+        best = best.with_rows(rows, best.rows(rows).where(better, at))
+        error, size = best.error[rows], 1.0 + best.values[rows].abs().amax(-1)
+        done[rows] = finished | (error <= _PRECISION * size) | (~better & (error <= _ROUNDING * size))
+    return best.values, best.slopes, best.error
+
+
+class _Bracketed:
+    """One pool: Newton's method, kept between two values where the gap has two signs."""
+
+    def __init__(self, start: _Point) -> None:
+        self._at = start
+        self._low = torch.full_like(start.error, -torch.inf)
+        self._high = torch.full_like(start.error, torch.inf)
+        self._halve = torch.zeros_like(start.error, dtype=torch.bool)
+        self._note(torch.arange(start.error.numel(), device=start.error.device), start)
+
+    def trial(self, rows: Tensor, pools: Pools) -> Tensor:
+        """The next values (rows, 1)."""
+        at, low, high = self._at.rows(rows), self._low[rows], self._high[rows]
+        value, gap = at.values[:, 0], at.gap[:, 0]
+        newton = value - gap / _jacobian(pools, at.values, at.slopes)[:, 0, 0]
+        closed = torch.isfinite(low) & torch.isfinite(high)
+        away = value - torch.sign(gap) * torch.clamp(2.0 * gap.abs(), min=_LEAST_AWAY)
+        other = torch.where(closed, 0.5 * (low + high), away)
+        use = (newton > low) & (newton < high) & ~(self._halve[rows] & closed)
+        use &= (newton - value).abs() <= torch.clamp(_FURTHEST * gap.abs(), min=1e-12)
+        return torch.where(use, newton, other)[:, None]
+
+    def learn(self, rows: Tensor, at: _Point) -> Tensor:
+        """Take in the points of a trial; whether nothing more can be learnt (rows,)."""
+        self._halve[rows] = ~(at.error <= 0.5 * self._at.error[rows])
+        self._at = self._at.with_rows(rows, at)
+        self._note(rows, at)
+        width = self._high[rows] - self._low[rows]
+        return ~(width > _PRECISION * (1.0 + at.values[:, 0].abs()))
+
+    def _note(self, rows: Tensor, at: _Point) -> None:
+        value, gap = at.values[:, 0], at.gap[:, 0]
+        # A market that does not clear at these orders has prices without end: what the pool orders is too much.
+        above = (gap > 0.0) & torch.isfinite(at.error) | ~torch.isfinite(at.error)
+        self._high[rows] = torch.where(above, torch.minimum(self._high[rows], value), self._high[rows])
+        self._low[rows] = torch.where(~above, torch.maximum(self._low[rows], value), self._low[rows])
+
+
+class _Damped:
+    """Several pools: Newton's method, its steps halved where they do not help, and the map itself where none does."""
+
+    def __init__(self, start: _Point) -> None:
+        self._best = start
+        self._share = torch.ones_like(start.error)
+
+    def trial(self, rows: Tensor, pools: Pools) -> Tensor:
+        """The next values (rows, K)."""
+        at, share = self._best.rows(rows), self._share[rows]
+        newton = -torch.linalg.solve(_jacobian(pools, at.values, at.slopes), at.gap[..., None])[..., 0]
+        plain = share < _LEAST_SHARE
+        return at.values + torch.where(plain[:, None], -at.gap, share[:, None] * newton)
+
+    def learn(self, rows: Tensor, at: _Point) -> Tensor:
+        """Take in the points of a trial; whether nothing more can be learnt (rows,)."""
+        better, before = at.error < self._best.error[rows], self._share[rows]
+        self._best = self._best.with_rows(rows, self._best.rows(rows).where(better, at))
+        self._share[rows] = torch.where(better, torch.ones_like(before), 0.5 * before)
+        return ~better & (before < _LEAST_SHARE)
+
+
+def _probe(problem: Problem, pools: Pools, values: Tensor, options: Options) -> _Point:
+    """The markets cleared with pools of these values."""
+    count = values.shape[1]
+    with torch.enable_grad():
+        orders = _with_orders(problem, pools, values).orders.detach().requires_grad_()
+        solved = differentiable_solve(problem.replace(orders=orders), options)
+        log_prices = torch.log(solved.prices)
+        shares = [(pools.weights[:, k, 1:] * log_prices).sum() for k in range(count)]
+        slopes = [torch.autograd.grad(share, orders, retain_graph=k + 1 < count)[0] for k, share in enumerate(shares)]
+    prices, stacked = solved.prices.detach(), torch.stack(slopes, 1)
+    gap = values - log_values(pools, log_prices.detach())
+    good = solved.converged & torch.isfinite(stacked).all(-1).all(-1) & torch.isfinite(gap).all(-1)
+    start = torch.ones_like(prices) if problem.start is None else problem.start
+    return _Point(
+        values=values, gap=torch.nan_to_num(gap), slopes=torch.nan_to_num(stacked),
+        prices=torch.where(good[:, None], prices, start),
+        error=torch.where(good, gap.abs().amax(-1), torch.full_like(gap[:, 0], torch.inf)),
+    )  # fmt: skip
+
+
+def _with_orders(problem: Problem, pools: Pools, values: Tensor) -> Problem:
+    """The problem with what pools of these log values (E, K) order."""
+    return problem.replace(orders=problem.orders + (pools.weights[..., 1:] * torch.exp(values)[..., None]).sum(1))
+
+
+def _jacobian(pools: Pools, values: Tensor, slopes: Tensor) -> Tensor:
+    """∂(v − log V(u(v)))/∂v, (E, K, K)."""
+    money = pools.weights[..., 1:] * torch.exp(values)[..., None]
+    one = torch.eye(values.shape[1], dtype=values.dtype, device=values.device)
+    jacobian: Tensor = one - slopes @ money.mT
+    return jacobian
+
+
+def _detached(problem: Problem) -> Problem:
+    fields = {item.name: getattr(problem, item.name) for item in dataclasses.fields(problem)}
+    kept: dict[str, Any] = {name: None if x is None else x.detach() for name, x in fields.items()}
+    return Problem(**kept)
+
+
+def _blank(x: Tensor, rows: Tensor) -> Tensor:
+    """NaN in some rows."""
+    return torch.where(rows.reshape(-1, *[1] * (x.ndim - 1)), torch.full_like(x, torch.nan), x)

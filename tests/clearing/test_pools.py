@@ -1,0 +1,180 @@
+"""Pools that trade along their invariants in the clearing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hmgym.clearing import ClearingError, Pools, clear_market
+from hmgym.clearing.pools import log_values
+
+FLOAT = torch.float64
+
+
+def random_markets(
+    count: int,
+    *,
+    investors: int = 6,
+    assets: int = 3,
+    pools: int = 1,
+    short: float = 0.0,
+    size: float = 1.0,
+    seed: int = 0,
+) -> tuple[dict[str, Any], Pools]:
+    random = np.random.default_rng(seed)
+    root = random.normal(size=(count, investors, assets, assets))
+    weights = random.uniform(0.1, 1.0, (count, pools, assets + 1))
+    reserves = size * random.uniform(0.1, 1.0, (count, pools, assets + 1))
+    problem = {
+        "beliefs": 0.2 * random.normal(size=(count, investors, assets)),
+        "risk": 0.02 * root @ root.swapaxes(-1, -2) + 0.02 * np.eye(assets),
+        "wealth": random.uniform(0.3, 1.2, (count, investors)), "short_leverage": short, "long_leverage": 2.0,
+        "supply": random.uniform(0.5, 1.0, (count, assets)) * investors / assets + reserves[..., 1:].sum(1),
+    }  # fmt: skip
+    return problem, Pools(weights=weights / weights.sum(-1, keepdims=True), reserves=reserves)
+
+
+@pytest.mark.parametrize("pools", [1, 3])
+@pytest.mark.parametrize(("short", "size"), [(0.0, 0.2), (0.0, 5.0), (1.0, 1.0), (2.0, 8.0)])
+def test_everything_is_conserved_and_pools_stay_on_their_invariant(pools: int, short: float, size: float) -> None:
+    problem, held = random_markets(64, pools=pools, short=short, size=size)
+    solution = clear_market(**problem, pools=held)
+    reserves, loss = solution.pool_reserves, solution.pool_loss
+    assert reserves is not None
+    assert loss is not None
+    supply, prices = torch.as_tensor(problem["supply"]), solution.prices
+    total = solution.holdings.sum(1) + reserves[..., 1:].sum(1)
+    torch.testing.assert_close(total, supply, rtol=1e-9, atol=0.0)
+    weights, before = torch.as_tensor(held.weights), torch.as_tensor(held.reserves)
+    invariant = (weights * torch.log(reserves / before)).sum(-1)
+    assert float(invariant.abs().max()) < 1e-9
+    priced = torch.cat([torch.ones_like(prices[:, :1]), prices], -1)[:, None]
+    value = (reserves * priced).sum(-1)
+    torch.testing.assert_close(reserves * priced, weights * value[..., None], rtol=1e-9, atol=0.0)
+    torch.testing.assert_close(loss, (before * priced).sum(-1) - value, rtol=1e-9, atol=1e-12)
+    assert bool((loss >= 0.0).all())
+    assert bool(solution.converged.all())
+
+
+def test_a_market_of_pools_alone_has_prices_in_closed_form() -> None:
+    problem, held = random_markets(32, investors=1)
+    problem["wealth"] = np.full((32, 1), 1e-13)
+    problem["supply"] = held.reserves[:, 0, 1:] * np.random.default_rng(1).uniform(0.5, 2.0, (32, 3))
+    solution = clear_market(**problem, pools=held)
+    weights, reserves = torch.as_tensor(held.weights)[:, 0], torch.as_tensor(held.reserves)[:, 0]
+    # At p = 1 the value is V; there a_i = log(w_i V / S_i), and x = a + Σ w_j a_j / w_0.
+    value = torch.exp((weights * torch.log(reserves / weights)).sum(-1, keepdim=True))
+    a = torch.log(weights[:, 1:] * value / torch.as_tensor(problem["supply"]))
+    expected = a + (weights[:, 1:] * a).sum(-1, keepdim=True) / weights[:, :1]
+    torch.testing.assert_close(torch.log(solution.prices), expected, rtol=0.0, atol=1e-9)
+
+
+def test_no_trade_where_a_pool_already_stands_at_the_clearing_prices() -> None:
+    problem, held = random_markets(16, pools=2)
+    first = clear_market(**problem, pools=held)
+    again = clear_market(**problem, pools=Pools(weights=held.weights, reserves=first.pool_reserves))
+    torch.testing.assert_close(again.prices, first.prices, rtol=1e-11, atol=0.0)
+    torch.testing.assert_close(again.pool_reserves, first.pool_reserves, rtol=1e-11, atol=0.0)
+    assert again.pool_loss is not None
+    assert float(again.pool_loss.abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("pools", [1, 2])
+def test_derivatives_are_those_of_central_differences(pools: int) -> None:
+    problem, held = random_markets(3, investors=4, assets=2, pools=pools, seed=4)
+    inputs = {
+        name: torch.as_tensor(problem[name]).clone().requires_grad_() for name in ("beliefs", "wealth", "supply")
+    } | {name: torch.as_tensor(getattr(held, name)).clone().requires_grad_() for name in ("weights", "reserves")}
+    random = torch.Generator().manual_seed(1)
+    shares = [torch.randn(shape, generator=random, dtype=FLOAT) for shape in ((3, 2), (3, pools, 3), (3, pools))]
+
+    def objective(values: dict[str, torch.Tensor]) -> torch.Tensor:
+        others = {name: value for name, value in values.items() if name not in ("weights", "reserves")}
+        solution = clear_market(
+            **(problem | others), pools=Pools(weights=values["weights"], reserves=values["reserves"])
+        )  # fmt: skip
+        parts = solution.prices, solution.pool_reserves, solution.pool_loss
+        return sum(
+            ((share * part).sum() for share, part in zip(shares, parts, strict=True)), torch.zeros((), dtype=FLOAT)
+        )
+
+    gradients = torch.autograd.grad(objective(inputs), list(inputs.values()))
+    for (name, value), gradient in zip(inputs.items(), gradients, strict=True):
+        direction = torch.randn(value.shape, generator=random, dtype=FLOAT) * value.detach().abs()
+        if name == "weights":  # along which they still sum to 1
+            direction = direction - value.detach() * direction.sum(-1, keepdim=True)
+        found = []
+        for step in (1e-6, -1e-6):
+            moved = {key: other.detach() for key, other in inputs.items()}
+            found.append(float(objective(moved | {name: value.detach() + step * direction})))
+        slope = (found[0] - found[1]) / 2e-6
+        assert float((gradient * direction).sum()) == pytest.approx(slope, rel=1e-6, abs=1e-8), name
+
+
+def test_the_gap_has_one_root_where_nobody_is_short() -> None:
+    """v − log V(u(v)) rises by at least the cash weight, so it crosses zero once."""
+    problem, held = random_markets(200, size=3.0, seed=9)
+    weights, reserves = torch.as_tensor(held.weights), torch.as_tensor(held.reserves)
+    grid = torch.linspace(-3.0, 3.0, 25, dtype=FLOAT) + torch.log(reserves.sum(-1))
+    gaps = []
+    for column in range(25):
+        orders = (weights[..., 1:] * torch.exp(grid[:, column])[:, None, None]).sum(1)
+        solution = clear_market(**problem, orders=orders)
+        value = log_values(Pools(weights=weights, reserves=reserves), torch.log(solution.prices))
+        gaps.append(grid[:, column] - value[:, 0])
+    slope = torch.diff(torch.stack(gaps, 1)) / torch.diff(grid)
+    assert bool((slope >= weights[..., :1].squeeze(1) - 1e-9).all())
+
+
+def test_one_market_is_a_row_and_a_warm_start_changes_nothing() -> None:
+    problem, held = random_markets(8, pools=2, short=0.5)
+    whole = clear_market(**problem, pools=held)
+    pick = {name: value[3] if isinstance(value, np.ndarray) else value for name, value in problem.items()}
+    one = clear_market(**pick, pools=Pools(weights=held.weights[3], reserves=held.reserves[3]))
+    torch.testing.assert_close(one.prices, whole.prices[3], rtol=1e-12, atol=0.0)
+    assert one.pool_reserves is not None
+    assert one.pool_reserves.shape == (2, 4)
+    torch.testing.assert_close(one.pool_reserves, whole.pool_reserves[3], rtol=1e-12, atol=0.0)
+    warm = clear_market(**problem, pools=held, warm_start=whole)
+    torch.testing.assert_close(warm.prices, whole.prices, rtol=1e-11, atol=0.0)
+    assert clear_market(**problem).pool_reserves is None
+
+
+def test_pools_beside_orders_costs_and_smoothing() -> None:
+    problem, held = random_markets(6, short=0.3)
+    more = {
+        "last_prices": np.ones((6, 3)), "positions": np.full((6, 6, 3), 0.05), "trading_cost": 0.01,
+        "orders": np.full((6, 3), -0.05),
+    }  # fmt: skip
+    for smoothing in (0.0, 0.01):
+        solution = clear_market(**problem, **more, pools=held, smoothing=smoothing)
+        assert solution.pool_reserves is not None
+        total = solution.holdings.sum(1) + solution.pool_reserves[..., 1:].sum(1)
+        expected = torch.as_tensor(problem["supply"]) - torch.as_tensor(more["orders"]) / solution.prices
+        torch.testing.assert_close(total, expected, rtol=1e-8, atol=0.0)
+
+
+def test_bad_pools_are_named() -> None:
+    problem, held = random_markets(2)
+
+    def cleared(weights: Any = held.weights, reserves: Any = held.reserves, **options: Any) -> Any:
+        return clear_market(**problem, pools=Pools(weights=weights, reserves=reserves), **options)
+
+    with pytest.raises(ValueError, match="`pools` must be Pools or None, got dict"):
+        clear_market(**problem, pools={})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"`pools.weights` must have shape \(2, 'K', 4\), got \(2, 1, 3\)"):
+        cleared(weights=held.weights[..., :3])
+    with pytest.raises(ValueError, match=r"`pools.reserves` must have the shape of `pools.weights`"):
+        cleared(reserves=np.repeat(held.reserves, 2, 1))
+    with pytest.raises(ClearingError, match=r"market 1: `pools.weights` must sum to 1 over a pool's positions"):
+        cleared(weights=held.weights * np.array([1.0, 1.1])[:, None, None])
+    with pytest.raises(ClearingError, match=r"market 0: `pools.reserves` must be finite and > 0, got -"):
+        cleared(reserves=held.reserves * np.array([-1.0, 1.0])[:, None, None])
+    solution = cleared(reserves=held.reserves * np.array([math.nan, 1.0])[:, None, None], errors="mark")
+    assert solution.converged.tolist() == [False, True]
+    assert bool(torch.isnan(solution.pool_loss[0]).all())
+    assert bool(torch.isfinite(solution.pool_loss[1]).all())
