@@ -57,6 +57,10 @@ AGENTS: dict[str, Agent] = {
     "APG": Agent(algo="apg", sees=GRADIENT),
     "APG, privileged": Agent(algo="apg", sees=PRIVILEGED, hyperparameters=_PRIVILEGED),
     "APG with memory": Agent(algo="apg", sees=f"{GRADIENT}, past ones too", hyperparameters={"memory": 16}),
+    "APG, 200,000 months": Agent(algo="apg", sees=GRADIENT, timesteps=200_000),
+    "APG with memory, 200,000 months": Agent(
+        algo="apg", sees=f"{GRADIENT}, past ones too", hyperparameters={"memory": 16}, timesteps=200_000
+    ),
     "SHAC": Agent(algo="shac", sees=GRADIENT),
     "APG, trained as price-taker": Agent(
         algo="apg", sees=GRADIENT, economy={"learner_share": PRICE_TAKER_SHARE}, probe=True
