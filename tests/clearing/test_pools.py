@@ -9,33 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.pool_roots import random_markets, scan
 from hmgym.clearing import ClearingError, Pools, clear_market
-from hmgym.clearing.pools import log_values
 
 FLOAT = torch.float64
-
-
-def random_markets(
-    count: int,
-    *,
-    investors: int = 6,
-    assets: int = 3,
-    pools: int = 1,
-    short: float = 0.0,
-    size: float = 1.0,
-    seed: int = 0,
-) -> tuple[dict[str, Any], Pools]:
-    random = np.random.default_rng(seed)
-    root = random.normal(size=(count, investors, assets, assets))
-    weights = random.uniform(0.1, 1.0, (count, pools, assets + 1))
-    reserves = size * random.uniform(0.1, 1.0, (count, pools, assets + 1))
-    problem = {
-        "beliefs": 0.2 * random.normal(size=(count, investors, assets)),
-        "risk": 0.02 * root @ root.swapaxes(-1, -2) + 0.02 * np.eye(assets),
-        "wealth": random.uniform(0.3, 1.2, (count, investors)), "short_leverage": short, "long_leverage": 2.0,
-        "supply": random.uniform(0.5, 1.0, (count, assets)) * investors / assets + reserves[..., 1:].sum(1),
-    }  # fmt: skip
-    return problem, Pools(weights=weights / weights.sum(-1, keepdims=True), reserves=reserves)
 
 
 @pytest.mark.parametrize("pools", [1, 3])
@@ -117,17 +94,9 @@ def test_derivatives_are_those_of_central_differences(pools: int) -> None:
 
 def test_the_gap_has_one_root_where_nobody_is_short() -> None:
     """v − log V(u(v)) rises by at least the cash weight, so it crosses zero once."""
-    problem, held = random_markets(200, size=3.0, seed=9)
-    weights, reserves = torch.as_tensor(held.weights), torch.as_tensor(held.reserves)
-    grid = torch.linspace(-3.0, 3.0, 25, dtype=FLOAT) + torch.log(reserves.sum(-1))
-    gaps = []
-    for column in range(25):
-        orders = (weights[..., 1:] * torch.exp(grid[:, column])[:, None, None]).sum(1)
-        solution = clear_market(**problem, orders=orders)
-        value = log_values(Pools(weights=weights, reserves=reserves), torch.log(solution.prices))
-        gaps.append(grid[:, column] - value[:, 0])
-    slope = torch.diff(torch.stack(gaps, 1)) / torch.diff(grid)
-    assert bool((slope >= weights[..., :1].squeeze(1) - 1e-9).all())
+    changes, slope = scan(*random_markets(200, size=3.0, seed=9))
+    assert changes.tolist() == [1] * 200
+    assert float(slope.min()) >= -1e-9
 
 
 def test_one_market_is_a_row_and_a_warm_start_changes_nothing() -> None:
