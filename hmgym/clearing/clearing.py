@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hmgym.arrays import is_array
+from hmgym.arrays import is_array, to_numpy, to_torch
 from hmgym.clearing.differentiable import differentiable_solve
 from hmgym.clearing.inputs import market_inputs, pool_inputs
 from hmgym.clearing.memory import PortfolioMemory
 from hmgym.clearing.pools import Pools, PoolTrade, solve_with_pools
 from hmgym.clearing.problem import Problem
 from hmgym.clearing.solution import ClearingError, ClearingSolution
-from hmgym.clearing.solve import Options, solve
+from hmgym.clearing.solve import Options, Solved, solve
 
 
 def clear_market(
@@ -122,15 +122,19 @@ def clear(
 
     Of a problem in numpy arrays the solution is arrays too. Markets listed in ``rejected`` are passed over and marked
     as not converged. A ``memory`` that belongs to these markets saves time from one clearing to the next; without it,
-    or with smoothing or off the CPU, nothing is kept. With ``pools``, tensors of full shape, the problem must be of
-    tensors too.
+    or with smoothing or off the CPU, nothing is kept. ``pools`` are of full shape, and of
+    arrays or tensors as the problem is.
     """
     options = Options(float(smoothing), backend, tuple(rejected), memory)
     limits = problem.short_leverage, problem.long_leverage
     trade: PoolTrade | None = None
     if pools is not None:
-        solved, trade = solve_with_pools(problem, pools, dataclasses.replace(options, memory=None))
-        limits = limits[0].detach(), limits[1].detach()
+        tensors = Pools(weights=to_torch(pools.weights), reserves=to_torch(pools.reserves))
+        solved, trade = solve_with_pools(problem.as_tensors(), tensors, dataclasses.replace(options, memory=None))
+        if is_array(problem.beliefs):
+            solved, trade = Solved(*map(to_numpy, solved)), PoolTrade(*map(to_numpy, trade))
+        else:
+            limits = limits[0].detach(), limits[1].detach()
     elif is_array(problem.beliefs):
         solved = solve(problem, options)
     else:

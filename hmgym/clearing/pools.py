@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hmgym.clearing.adjoint import pull_back
 from hmgym.clearing.differentiable import differentiable_solve
 from hmgym.clearing.problem import Problem
 from hmgym.clearing.solve import Options, Solved, solve
@@ -218,22 +219,24 @@ class _Damped:
 
 def _probe(problem: Problem, pools: Pools, values: Tensor, options: Options) -> _Point:
     """The markets cleared with pools of these values."""
-    count = values.shape[1]
-    with torch.enable_grad():
-        orders = _with_orders(problem, pools, values).orders.detach().requires_grad_()
-        solved = differentiable_solve(problem.replace(orders=orders), options)
-        log_prices = torch.log(solved.prices)
-        shares = [(pools.weights[:, k, 1:] * log_prices).sum() for k in range(count)]
-        slopes = [torch.autograd.grad(share, orders, retain_graph=k + 1 < count)[0] for k, share in enumerate(shares)]
-    prices, stacked = solved.prices.detach(), torch.stack(slopes, 1)
-    gap = values - log_values(pools, log_prices.detach())
-    good = solved.converged & torch.isfinite(stacked).all(-1).all(-1) & torch.isfinite(gap).all(-1)
-    start = torch.ones_like(prices) if problem.start is None else problem.start
-    return _Point(
-        values=values, gap=torch.nan_to_num(gap), slopes=torch.nan_to_num(stacked),
-        prices=torch.where(good[:, None], prices, start),
-        error=torch.where(good, gap.abs().amax(-1), torch.full_like(gap[:, 0], torch.inf)),
-    )  # fmt: skip
+    with torch.no_grad():
+        posed = _with_orders(problem, pools, values)
+        solved = solve(posed, options)
+        nothing = torch.zeros_like(solved.weights), torch.zeros_like(solved.holdings)
+        given = posed, solved.prices, solved.weights, solved.state
+        slopes = [
+            pull_back(*given, weights / solved.prices, *nothing, smoothing=options.smoothing).orders
+            for weights in pools.weights[..., 1:].unbind(1)
+        ]
+        stacked = torch.stack(slopes, 1)
+        gap = values - log_values(pools, torch.log(solved.prices))
+        good = solved.converged & torch.isfinite(stacked).all(-1).all(-1) & torch.isfinite(gap).all(-1)
+        start = torch.ones_like(solved.prices) if problem.start is None else problem.start
+        return _Point(
+            values=values, gap=torch.nan_to_num(gap), slopes=torch.nan_to_num(stacked),
+            prices=torch.where(good[:, None], solved.prices, start),
+            error=torch.where(good, gap.abs().amax(-1), torch.full_like(gap[:, 0], torch.inf)),
+        )  # fmt: skip
 
 
 def _with_orders(problem: Problem, pools: Pools, values: Tensor) -> Problem:

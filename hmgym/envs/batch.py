@@ -262,8 +262,11 @@ class MarketBatch(Simulator):
             seated, newcomers = self._runs.seated(state), self._newcomers.ravel()
             for name in ("holdings", "unit_value", "wealth"):
                 infos[name][newcomers] = _rows(getattr(seated, name), n)[newcomers]
+        pooled = self.config.price_mechanism == "pools"
         if outcome is None:
             count = self.num_markets * n
+            if pooled:
+                infos["pool_loss"] = np.zeros(count)
             infos["residual"] = np.zeros(count)
             infos["iterations"] = np.zeros(count, np.int64)
             infos["active_limits"] = np.zeros((count, self.config.n_assets + 1), np.int8)
@@ -273,6 +276,8 @@ class MarketBatch(Simulator):
         infos["residual"] = to_numpy(outcome.residual).repeat(n)
         infos["iterations"] = to_numpy(outcome.iterations).astype(np.int64).repeat(n)
         infos["active_limits"] = _rows(outcome.active_limits, n)
+        if pooled and outcome.trade.solution is not None and outcome.trade.solution.pool_loss is not None:
+            infos["pool_loss"] = np.array(to_numpy(outcome.trade.solution.pool_loss.sum(-1))).repeat(n)
         if self.amplification:
             infos["gradient_amplification"] = self.gradient_amplification().ravel()
         if self._not_cleared is not None:
@@ -280,7 +285,7 @@ class MarketBatch(Simulator):
             if stuck.any():
                 infos["not_cleared"] = stuck
         if self._just_reset.any():  # these learners have not traded in this episode
-            for name in ("residual", "iterations", "active_limits", "gradient_amplification"):
+            for name in ("residual", "iterations", "active_limits", "pool_loss", "gradient_amplification"):
                 if name in infos:
                     infos[name][self._just_reset.ravel()] = 0
         return infos

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
@@ -17,6 +19,7 @@ from hmgym.envs.setup import make_batch
 from hmgym.envs.single import BatchEnv
 from hmgym.envs.vector import BatchVectorEnv
 from hmgym.market import MarketConfig
+from hmgym.market.pooled import PoolInvestor
 
 
 class MarketFace(BatchFace):
@@ -75,7 +78,8 @@ class MarketEnv(MarketFace, BatchEnv):
     `prices (N,)`, `holdings (N,)` shares of the learner, `unit_value`, `wealth` money, `residual` and `iterations` of
     the clearing, `active_limits (N+1,)` int8, cash first: −1 at −κ, 1 at θ, 0 between. With `amplification`, also
     `gradient_amplification`: the norm of the derivative of the log prices of this period with respect to the action.
-    `not_cleared` is there, and True, where the market did not clear.
+    `not_cleared` is there, and True, where the market did not clear. With pools, `pool_loss` is the money that they
+    lost in this month against keeping what they held.
 
     Args:
         leverage: whether the action sets leverage limits (fixed by the id).
@@ -92,6 +96,8 @@ class MarketEnv(MarketFace, BatchEnv):
         leverage_axes: 1 for one limit ℓ = κ = θ, or 2 for κ and θ.
         history: of fundamentals, in place of the configuration's: "training", "held-out", "all" or a price history.
         scenario: who is in the market, a name in `hmgym.market.SCENARIOS`; None is that of `config`, or the crowd.
+        pools: pools on a weighted invariant that join the market, their number or a sequence of
+            :class:`~hmgym.market.pooled.PoolInvestor`; None is what `config` says, or none.
 
     Raises:
         ValueError: an argument is out of range or unknown.
@@ -113,12 +119,13 @@ class MarketEnv(MarketFace, BatchEnv):
         leverage_axes: int = 1,
         history: PriceHistory | str | None = None,
         scenario: str | None = None,
+        pools: int | Sequence[PoolInvestor] | None = None,
     ) -> None:
         batch = make_batch(
             num_markets=1, leverage=leverage, beliefs=beliefs, confidence=confidence, n_assets=n_assets,
             n_investors=n_investors, reward=reward, config=config, record=render_mode is not None,
             amplification=amplification, hidden_regime=hidden_regime, leverage_axes=leverage_axes, history=history,
-            scenario=scenario,
+            scenario=scenario, pools=pools,
         )  # fmt: skip
         if batch.n_learners != 1:
             raise ValueError(
@@ -166,6 +173,7 @@ class MarketVectorEnv(MarketFace, BatchVectorEnv):
         leverage_axes: int = 1,
         history: PriceHistory | str | None = None,
         scenario: str | None = None,
+        pools: int | Sequence[PoolInvestor] | None = None,
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode | None = None,
     ) -> None:
@@ -173,7 +181,7 @@ class MarketVectorEnv(MarketFace, BatchVectorEnv):
             num_markets=integer("num_envs", num_envs, 1), leverage=leverage, beliefs=beliefs, confidence=confidence,
             n_assets=n_assets, n_investors=n_investors, reward=reward, config=config, record=render_mode is not None,
             n_learners=n_learners, amplification=amplification, hidden_regime=hidden_regime,
-            leverage_axes=leverage_axes, history=history, scenario=scenario,
+            leverage_axes=leverage_axes, history=history, scenario=scenario, pools=pools,
         )  # fmt: skip
         super().__init__(
             batch, render_mode=render_mode, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode

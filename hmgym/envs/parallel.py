@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -21,6 +21,7 @@ from hmgym.envs.rendering import RENDER_FPS, RENDER_MODES
 from hmgym.envs.rewards import RewardFunction
 from hmgym.envs.setup import make_batch
 from hmgym.market import MarketConfig
+from hmgym.market.pooled import PoolInvestor
 
 try:
     from pettingzoo import ParallelEnv
@@ -209,6 +210,8 @@ class ParallelMarketEnv(MarketFace, BatchParallelEnv):
         leverage_axes: 1 for one limit ℓ = κ = θ, or 2 for κ and θ.
         history: of fundamentals, in place of the configuration's: "training", "held-out", "all" or a price history.
         scenario: who is in the market, a name in `hmgym.market.SCENARIOS`; None is that of `config`, or the crowd.
+        pools: pools on a weighted invariant that join the market, their number or a sequence of
+            :class:`~hmgym.market.pooled.PoolInvestor`; None is what `config` says, or none.
 
     Raises:
         ValueError: an argument is out of range or unknown.
@@ -231,6 +234,7 @@ class ParallelMarketEnv(MarketFace, BatchParallelEnv):
         leverage_axes: int = 1,
         history: PriceHistory | str | None = None,
         scenario: str | None = None,
+        pools: int | Sequence[PoolInvestor] | None = None,
     ) -> None:
         if control not in CONTROLS:
             raise ValueError(f"`control` must be one of {list(CONTROLS)}, got {control!r}")
@@ -238,7 +242,7 @@ class ParallelMarketEnv(MarketFace, BatchParallelEnv):
             num_markets=1, **CONTROLS[control], confidence=confidence, n_assets=n_assets, n_investors=n_investors,
             reward=reward, config=config, record=render_mode is not None, amplification=amplification,
             n_learners=_LEARNERS if n_learners is None and config is None else n_learners,
-            hidden_regime=hidden_regime, leverage_axes=leverage_axes, history=history, scenario=scenario,
+            hidden_regime=hidden_regime, leverage_axes=leverage_axes, history=history, scenario=scenario, pools=pools,
         )  # fmt: skip
         super().__init__(batch, render_mode=render_mode, max_episode_steps=max_episode_steps)
 

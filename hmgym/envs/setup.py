@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hmgym.envs.actions import ActionMap
 from hmgym.envs.batch import MarketBatch
 from hmgym.envs.rewards import RewardFunction
 from hmgym.market import SCENARIOS, MarketConfig
+from hmgym.market.pooled import PoolInvestor, as_pools
 from hmgym.market.registry import registered
 
 LEARNERS_SHARE = 0.5
@@ -26,6 +28,7 @@ def make_config(
     n_learners: int | None = None,
     history: PriceHistory | str | None = None,
     scenario: str | None = None,
+    pools: int | Sequence[PoolInvestor] | None = None,
 ) -> MarketConfig:
     """The economy that an environment runs: `config`, or the default one, with what else was asked for.
 
@@ -50,6 +53,9 @@ def make_config(
     }
     if history is not None:
         sizes["history"] = history
+    if pools is not None:
+        joining = as_pools(pools)
+        sizes |= {"pools": joining, "price_mechanism": "pools"} if joining else {}
     if config is None and sizes.get("n_learners", 0) > 1:
         sizes["learner_share"] = min(MarketConfig.learner_share, LEARNERS_SHARE / sizes["n_learners"])
     if config is None:
@@ -82,11 +88,12 @@ def make_batch(
     leverage_axes: int = 1,
     history: PriceHistory | str | None = None,
     scenario: str | None = None,
+    pools: int | Sequence[PoolInvestor] | None = None,
 ) -> MarketBatch:
     """A batch of markets for these arguments; see :class:`~hmgym.envs.markets.MarketEnv` for their meaning."""
     if not isinstance(hidden_regime, (bool, np.bool_)):
         raise ValueError(f"`hidden_regime` must be True or False, got {hidden_regime!r}")
-    economy = make_config(config, n_assets, n_investors, n_learners, history, scenario)
+    economy = make_config(config, n_assets, n_investors, n_learners, history, scenario, pools)
     action_map = ActionMap(
         n_assets=economy.n_assets,
         leverage=leverage,

@@ -131,6 +131,8 @@ class MarketConfig:
     """τ, memory of net demand"""
     dealer_limit: float = 0.5
     """largest stock of the dealer of that mechanism, of either sign, as a share of supply"""
+    pools: tuple[Any, ...] = ()
+    """of the mechanism "pools", each a `PoolInvestor`; none is one default pool"""
 
     def __post_init__(self) -> None:
         if not isinstance(self.population, PopulationConfig):

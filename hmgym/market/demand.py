@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -47,5 +48,6 @@ class Trade(NamedTuple):
     iterations: Tensor  # (E,) of whatever the mechanism iterates
     converged: Tensor  # (E,) bool; a market that is not has NaN in its row
     dealer_holdings: Tensor | None = None  # (E, N) shares of the mechanism's own account, where it has one
+    dealer_pays: Mapping[str, Tensor] | None = None  # (E,) money each that account pays to others
     remembered: Any = None  # what the mechanism's next trade depends on, where it has a past
     solution: ClearingSolution | None = None  # of the mechanism that clears

@@ -19,7 +19,7 @@ from hmgym.market.demand import Demand, Trade
 from hmgym.market.fundamentals import Fundamentals
 from hmgym.market.inference import NewsPosterior
 from hmgym.market.limits import Limits
-from hmgym.market.mechanisms import Clearing, PriceMechanism
+from hmgym.market.mechanisms import DEALER, Clearing, PriceMechanism
 from hmgym.market.registry import MECHANISMS, SCENARIOS, numpy_ready, registered
 from hmgym.market.scenario import Scenario
 from hmgym.market.shocks import InitialShocks, Shocks, as_generators, draw
@@ -117,8 +117,17 @@ class Market:
         state = self.scenario.initial(shocks)
         extra = {name: namespace(state.prices).zeros_like(state.prices[:, 0]) for name in self.mechanism.accounts}
         state = replace(state, accounts={**state.accounts, **extra}) if extra else state
-        begin = getattr(self.mechanism, "begin", None)
-        return state if begin is None else replace(state, mechanism=begin(state))
+        begin, stock = (getattr(self.mechanism, name, None) for name in ("begin", "stock"))
+        if begin is None:
+            return state
+        remembered = begin(state)
+        if stock is not None:
+            money, shares = stock(remembered)
+            accounts = {**state.accounts, DEALER: state.accounts[DEALER] + money}
+            state = replace(
+                state, accounts=accounts, supply=state.supply + shares, dealer_holdings=state.dealer_holdings + shares
+            )
+        return replace(state, mechanism=remembered)
 
     def beliefs(self, state: MarketState) -> Tensor:
         """Expected log price next month (E, O, N) of all whose portfolios are solved, as no action says otherwise."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hmgym.arrays import Numpy, namespace, placed
-from hmgym.clearing import PortfolioMemory, Problem, clear
+from hmgym.clearing import ClearingSolution, Pools, PortfolioMemory, Problem, clear
 from hmgym.market.demand import Demand, Trade
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class PriceMechanism(Protocol):
         empty memory with a method ``forget(rows)``, or None, and takes one here as a fourth argument. It is a cache:
         results may depend on it in rounding only. What results do depend on is part of the state: a mechanism with a
         past has a method ``begin(state)``, which makes the first `MarketState.mechanism`, a dataclass of tensors, and
-        gives the next one as `Trade.remembered`.
+        gives the next one as `Trade.remembered`. One that brings money and shares of its own says how many by a method
+        ``stock(remembered)``, (E,) and (E, N).
         """
 
 
@@ -94,6 +95,20 @@ class Clearing:
         self, state: MarketState, demand: Demand, shocks: Shocks | None, memory: PortfolioMemory | None = None
     ) -> Trade:
         """Clear the markets; who posts orders is served at the price that clears."""
+        solution = self._solve(state, demand, memory)
+        return Trade(
+            prices=solution.prices,
+            holdings=with_posted(solution.holdings, demand, solution.prices),
+            weights=solution.weights,
+            residual=solution.residual,
+            iterations=solution.iterations,
+            converged=solution.converged,
+            solution=solution,
+        )
+
+    def _solve(
+        self, state: MarketState, demand: Demand, memory: PortfolioMemory | None, pools: Pools | None = None
+    ) -> ClearingSolution:
         cost, xp = self._anticipation.cost, namespace(demand.wealth)
         beliefs, risk = self._anticipation(state, demand)
         problem = Problem.of(
@@ -109,16 +124,7 @@ class Clearing:
             trading_cost=xp.full_like(demand.holdings, cost) if cost else None,
             start=xp.exp(demand.start),
         )
-        solution = clear(problem, smoothing=self._smoothing, memory=memory)
-        return Trade(
-            prices=solution.prices,
-            holdings=with_posted(solution.holdings, demand, solution.prices),
-            weights=solution.weights,
-            residual=solution.residual,
-            iterations=solution.iterations,
-            converged=solution.converged,
-            solution=solution,
-        )
+        return clear(problem, smoothing=self._smoothing, memory=memory, pools=pools)
 
 
 def with_posted(holdings: Tensor, demand: Demand, prices: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ SCENARIOS: dict[str, Any] = {
 MECHANISMS: dict[str, Any] = {
     "clearing": "hmgym.market.mechanisms:Clearing",
     "impact": "hmgym.market.impact:Impact",
+    "pools": "hmgym.market.pooled:PooledClearing",
 }
 """What makes the price mechanism of a configuration, as `MarketConfig.price_mechanism` names it."""
 

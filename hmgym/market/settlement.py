@@ -51,6 +51,8 @@ def pay_for_trades(
         if cost_rate:
             ledger.pay(seller, "exchange", cost_rate * abs(sale).sum(-1))
     ledger.net(-xp.dot(bought, prices), **others)
+    for payee, amount in (trade.dealer_pays or {}).items():
+        ledger.pay(DEALER, payee, amount)
     if cost_rate:
         ledger.pay(INVESTORS, "exchange", cost_rate * xp.dot(abs(bought), prices))
 
