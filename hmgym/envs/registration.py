@@ -69,6 +69,11 @@ ENVIRONMENTS: dict[str, Registered] = {
         vector_entry_point="hmgym.envs.quoting:LOBMarketMakingVectorEnv",
         baselines="hmgym.agents.quoting_books:book_baselines",
     ),
+    "hmgym/Pool-v0": Registered(
+        entry_point="hmgym.envs.pool_weights:PoolEnv",
+        vector_entry_point="hmgym.envs.pool_weights:PoolVectorEnv",
+        baselines="hmgym.agents.pool_rule:pool_baselines",
+    ),
 }
 """Every id of hmgym; one line an environment."""
 
