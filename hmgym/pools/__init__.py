@@ -1,0 +1,37 @@
+"""Pools whose weights follow a power law of price trends: the rule, reserves, training."""
+
+from __future__ import annotations
+
+from hmgym.pools.parameters import (
+    PoolConfig,
+    PoolParameters,
+    Rule,
+    decay_for_memory,
+    inverse_squareplus,
+    memory_days,
+    squareplus,
+)
+from hmgym.pools.pool import PoolRun, PoolState, PowerChannelPool
+from hmgym.pools.reserves import reserves_with_fees, reserves_without_fees
+from hmgym.pools.rule import price_trend, weight_changes
+from hmgym.pools.weights import CoarseWeights, coarse_weights, fine_weights
+
+__all__ = [
+    "CoarseWeights",
+    "PoolConfig",
+    "PoolParameters",
+    "PoolRun",
+    "PoolState",
+    "PowerChannelPool",
+    "Rule",
+    "coarse_weights",
+    "decay_for_memory",
+    "fine_weights",
+    "inverse_squareplus",
+    "memory_days",
+    "price_trend",
+    "reserves_with_fees",
+    "reserves_without_fees",
+    "squareplus",
+    "weight_changes",
+]
