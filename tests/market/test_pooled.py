@@ -15,6 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from hmgym.envs import make_markets
 from hmgym.market import Market, MarketConfig
 from hmgym.market.pooled import PoolInvestor
+from hmgym.pools import PoolConfig, PoolParameters, PowerChannelPool, coarse_weights
 
 TWO = (PoolInvestor(), PoolInvestor(size=0.4, weights=(0.4, 0.3, 0.2, 0.1)))
 CONFIG = MarketConfig(price_mechanism="pools", pools=TWO, n_investors=10)
@@ -80,6 +81,73 @@ def test_a_pool_s_weights_have_derivatives_through_the_market() -> None:
     direction = direction - weights.detach() * direction.sum(-1, keepdim=True)
     high, low = (float(worth(weights.detach() + step * direction)) for step in (1e-6, -1e-6))
     assert float((gradient * direction).sum()) == pytest.approx((high - low) / 2e-6, rel=1e-6)
+
+
+def ruled(**changes: Any) -> MarketConfig:
+    month = PoolConfig(chunk_minutes=43_200, row_minutes=43_200)
+    parameters = PoolParameters.initial(4, month, memory=120.0, k_per_day=0.05)
+    moved = parameters.map(lambda x: x.clone())
+    pools = PoolInvestor(size=0.3, parameters=moved, **changes), PoolInvestor()
+    return MarketConfig(price_mechanism="pools", pools=pools, n_investors=10)
+
+
+def test_weights_follow_the_rule_on_prices_that_cleared_a_month_before() -> None:
+    config = ruled(maximum_change=0.04)
+    market, generators, state = begun(config, count=3)
+    pool, parameters = PowerChannelPool(config.pools[0].config), config.pools[0].parameters
+    seen = [[torch.cat([torch.ones(1, dtype=torch.float64), row]) for row in state.prices]]
+    weights = [state.mechanism.weights]
+    for _ in range(10):
+        state, _ = market.transition(state, None, market.draw_shocks(generators))
+        seen.append([torch.cat([torch.ones(1, dtype=torch.float64), row]) for row in state.prices])
+        weights.append(state.mechanism.weights)
+        assert float((weights[-1] - weights[-2]).abs().max()) <= 0.04 + 1e-12
+        torch.testing.assert_close(weights[-1].sum(-1), torch.ones(3, 2, dtype=torch.float64), rtol=1e-12, atol=0.0)
+    assert float((weights[-1][:, 0] - weights[0][:, 0]).abs().max()) > 0.01
+    torch.testing.assert_close(weights[-1][:, 1], weights[0][:, 1], rtol=0.0, atol=0.0)
+    for e in range(3):
+        changes = pool.changes(parameters, torch.stack([month[e] for month in seen]))
+        for t in range(10):
+            moved = coarse_weights(
+                weights[t][e, 0], changes[t : t + 1], minimum_weight=0.025, maximum_change=0.04, interpolation_minutes=1
+            )  # fmt: skip
+            torch.testing.assert_close(weights[t + 1][e, 0], moved.target[0], rtol=1e-10, atol=1e-12)
+
+
+def test_a_rule_in_arrays_is_the_rule_in_tensors() -> None:
+    weights = []
+    for arrays in ("torch", "numpy"):
+        market, generators, state = begun(ruled(), count=2, arrays=arrays)
+        for _ in range(8):
+            state, _ = market.transition(state, None, market.draw_shocks(generators))
+        weights.append(np.asarray(state.mechanism.weights))
+    np.testing.assert_allclose(weights[1], weights[0], rtol=1e-9)
+
+
+def test_the_parameters_of_a_rule_have_derivatives_through_the_market() -> None:
+    config = ruled()
+    market, generators, state = begun(config, count=2)
+    shocks = [market.draw_shocks(generators) for _ in range(4)]
+    parameters = config.pools[0].parameters
+
+    def worth(change: torch.Tensor) -> torch.Tensor:
+        moved = replace(parameters, sp_k=parameters.sp_k + change[0], logit_lamb=parameters.logit_lamb + change[1])
+        other = Market(config.replace(pools=(replace(config.pools[0], parameters=moved), config.pools[1])))
+        now = other.initial(_again(other))
+        for drawn in shocks:
+            now, _ = other.transition(now, None, drawn)
+        priced = torch.cat([torch.ones_like(now.prices[:, :1]), now.prices], -1)
+        return (now.mechanism.reserves[:, 0] * priced).sum()
+
+    def _again(other: Market) -> Any:
+        return other.draw_initial_shocks([np.random.default_rng(row) for row in range(2)])
+
+    start = torch.zeros(2, 4, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(worth(start), start)
+    direction = torch.randn(2, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    high, low = (float(worth(step * direction)) for step in (1e-5, -1e-5))
+    assert float((gradient * direction).sum()) == pytest.approx((high - low) / 2e-5, rel=1e-5)
+    assert state.prices.shape == (2, 3)
 
 
 def test_an_environment_with_pools_has_every_face() -> None:
