@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.pools --prices prices_daily.csv.gz`` measures the pipeline at 3 assets and 150 days of minutes in
 processor time, then trains the rule on the prices up to the end of 2009 and takes Sharpe ratios of 2010 and later,
-which nothing but these figures has seen. 20 stocks make five pools of four, drawn once. Intervals are of blocks of 63 trading
-days, drawn with replacement, the same for all pools and strategies. ``--only speed`` needs no prices. Writes
+which nothing but these figures has seen. 20 stocks make five pools of four, drawn once. Intervals are of blocks of 63
+trading days, drawn with replacement, the same for all pools and strategies. ``--only speed`` needs no prices. Writes
 ``benchmarks/results/pools.json`` and ``pools.md``; parts that are not run keep the figures of the last run.
 """
 
@@ -38,7 +38,7 @@ from hmgym.pools import (
 FIRST_HELD_OUT = "2010-01-01"
 ASSETS, SETS, BLOCK, DRAWS, DAYS = 4, 4, 63, 10_000, 252.0
 FEE = 0.001
-LARGEST = 0.01 / 1440  # of a weight a minute: a change δ made at one price costs a pool about ½ Σ δ²/w of its value
+LARGEST = 0.01 / 1440  # of a weight a minute; a change δ made at one price costs about ½ Σ δ²/w of a pool's value
 _ROUNDS = 15
 
 

@@ -144,7 +144,7 @@ def _fit(arguments: FitArguments) -> int:
         table = _table(arguments, config, {name: run.value for name, run in runs.items()} | {"hold": hold}, hold)
         whole = pool.simulate(training.parameters, prices)
         panels = pool_figure(
-            whole, history.assets, _dates(history), title=f"{history.source}: trained; held out from the dashed line on",
+            whole, history.assets, _dates(history), title=f"{history.source}: trained before the dashed line",
             split=_dates(history)[cut],
         )  # fmt: skip
         curves = training_figure(training)

@@ -72,7 +72,7 @@ def performance(
     # Of returns that never change the deviation is 0, whose root has no slope.
     variance = torch.where(moves, returns.var(-1), torch.ones_like(mean))
     deviation = torch.where(moves, variance.sqrt(), torch.zeros_like(mean))
-    ratio = mean / torch.where(moves, deviation, torch.full_like(mean, torch.nan))
+    ratio = torch.where(moves, mean / variance.sqrt(), torch.full_like(mean, torch.nan))
     high = worth.cummax(-1).values
     over_hold = torch.full_like(mean, torch.nan)
     if hold is not None:

@@ -11,12 +11,11 @@ to π̂ = γμ and lowers every π above μ to π̂ = μ, so all splits into wha
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from hmgym.checks import check_interval, check_number, integer
 from hmgym.pools.operators import ReservesFees, ReservesFree, price_rows, rows
-from hmgym.pools.parameters import Real, check_fee, tensor_of, common_shape
+from hmgym.pools.parameters import Real, check_fee, common_shape, tensor_of
 from hmgym.pools.rule import check_positive, read_prices
 
 

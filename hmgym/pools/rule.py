@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hmgym.checks import shown
 from hmgym.pools.operators import Trend, price_rows, rows
-from hmgym.pools.parameters import Real, tensor_of, common_shape
+from hmgym.pools.parameters import Real, common_shape, tensor_of
 
 
 def price_trend(prices: Tensor, decay: Real, denominator_decay: Real | None = None) -> Tensor:

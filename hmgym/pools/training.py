@@ -79,8 +79,8 @@ def train_pool(
 ) -> PoolTraining:
     """Maximise an objective over random windows by AdamW, several parameter sets side by side.
 
-    An epoch is a step on the mean over `windows` windows, the same for all sets. Gradients are clipped set by set. An
-    exponent that a step takes below `sp_exponents` = 0, where it has no gradient, is put back there.
+    An epoch is a step on the mean over `windows` windows, the same for all sets. Gradients are clipped set by set.
+    `sp_exponents` below 0, where it stands for the same and has no gradient, is put on 0, at first and after each step.
 
     Args:
         parameters: where training begins; an axis of sets is kept.
@@ -113,6 +113,8 @@ def train_pool(
     start = _sets(parameters, sets, noise, random)
     names = [name for name in TRAINED if name != "logit_delta_lamb" or config.alternative_decay]
     leaves = {name: start.to_dict()[name].detach().clone().requires_grad_() for name in names}
+    with torch.no_grad():
+        leaves["sp_exponents"].clamp_(min=0.0)  # stands for the same, and has a gradient
     optimizer = torch.optim.AdamW(leaves.values(), lr=learning_rate, weight_decay=weight_decay)
 
     def current() -> PoolParameters:

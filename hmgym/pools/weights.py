@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hmgym.checks import check_number, integer, shown
 from hmgym.pools.operators import Coarse, rows
-from hmgym.pools.parameters import Interpolation, Real, tensor_of, common_shape
+from hmgym.pools.parameters import Interpolation, Real, common_shape, tensor_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
