@@ -5,7 +5,7 @@ is g = a/(be), b = λ/(1−λ)³: on a straight line of prices g·e tends to its
 
     Δw = k (signal − Σ k·signal / Σ k).
 
-Source: the power-channel rule of QuantAMM, arXiv 2404.15489 and its public simulator, whose names docs/pools.md maps.
+Source: the power-channel rule of QuantAMM's public simulator, whose names docs/pools.md maps.
 """
 
 from __future__ import annotations
