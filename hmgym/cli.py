@@ -18,6 +18,7 @@ COMMANDS = {
         "hmgym.commands.backtest",
         "run market-making strategies on the same draws; write a table and figures",
     ),
+    "pool": ("hmgym.commands.pool", "fit a pool's rule to past prices, or run a pool; write series and figures"),
     "dashboard": ("hmgym.commands.dashboard", "serve a page with sliders that runs markets and shows them"),
     "best-response": ("hmgym.commands.best_response", "what one of several learners gains by deviating"),
 }

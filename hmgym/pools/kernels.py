@@ -554,8 +554,8 @@ def reserves_fees(initial, weights, prices, gamma, gas, rebalancing, noise, take
             if t % every == 0:
                 for step in range(2):
                     _trade(
-                        held, weights[b, t - every + step * every], paid[t], gamma, gas, rebalancing, noise, take, after,
-                        side, logs,
+                        held, weights[b, t - every + step * every], paid[t], gamma, gas, rebalancing, noise, take,
+                        after, side, logs,
                     )  # fmt: skip
                     held, after = after, held
             for i in range(N):

@@ -25,11 +25,11 @@ def rows(tensor: Tensor, lead: Sequence[int], inner: int) -> Tensor:
 
 def price_rows(prices: Tensor, lead: Sequence[int]) -> Tensor:
     """Prices (…, T, N) as rows (Bp, T, N) that rows of `lead` use in turn; a copy is made only where it must be."""
-    own = prices.shape[:-2]
+    own: tuple[int, ...] = tuple(prices.shape[:-2])
     while own and own[0] == 1:
         prices, own = prices[0], own[1:]
-    if own and tuple(own) != tuple(lead[len(lead) - len(own) :]):
-        own = lead
+    if own and own != tuple(lead[len(lead) - len(own) :]):
+        own = tuple(lead)
     return rows(prices, own, 2)
 
 
@@ -54,7 +54,7 @@ class Trend(torch.autograd.Function):
         return trend
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, trend_bar: Tensor) -> tuple[Tensor | None, ...]:
         """Adjoints of the three."""
         prices, decay, below = ctx.saved_tensors
@@ -83,7 +83,7 @@ class Coarse(torch.autograd.Function):
         return start, rate, target
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *bars: Tensor) -> tuple[Tensor | None, ...]:
         """Adjoints of weights and changes."""
         changes, start = ctx.saved_tensors
@@ -107,7 +107,7 @@ class ReservesFree(torch.autograd.Function):
         return reserves
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, reserves_bar: Tensor) -> tuple[Tensor | None, ...]:
         """Adjoints of the three; that of prices only where it is asked for."""
         initial, weights, prices, reserves = ctx.saved_tensors
@@ -125,9 +125,7 @@ class ReservesFees(torch.autograd.Function):
     """reserves (B, N), weights (B, T, N), prices (Bp, T, N), settings of `kernels.reserves_fees` → reserves."""
 
     @staticmethod
-    def forward(
-        ctx: Any, initial: Tensor, weights: Tensor, prices: Tensor, settings: tuple[float, float, float, float, float, int]
-    ) -> Tensor:  # fmt: skip
+    def forward(ctx: Any, initial: Tensor, weights: Tensor, prices: Tensor, settings: tuple[Any, ...]) -> Tensor:
         """Keeps what it was given and what it found."""
         reserves = torch.empty_like(weights)
         kernels.reserves_fees(*map(_array, (initial, weights, prices)), *settings, _array(reserves))
@@ -136,7 +134,7 @@ class ReservesFees(torch.autograd.Function):
         return reserves
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, reserves_bar: Tensor) -> tuple[Tensor | None, ...]:
         """Adjoints of the first three."""
         initial, weights, prices, reserves = ctx.saved_tensors

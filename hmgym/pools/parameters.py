@@ -7,10 +7,11 @@ remembers for ∛(6λ/(1−λ)³)·2c/1440 days, after which the change of a lin
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,12 +30,21 @@ def tensor_of(name: str, value: Any) -> Tensor:
         ValueError: it is no array of real numbers; names it.
     """
     try:
-        found = torch.as_tensor(value)
+        found = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
         if found.is_complex() or found.dtype == torch.bool:
             raise TypeError(f"{found.dtype}")
         return found.to(device="cpu", dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"`{name}` must be an array of real numbers, got {shown(value)}") from error
+
+
+def common_shape(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """The shape that shapes broadcast to.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
 
 
 def squareplus(x: Real) -> Tensor:
@@ -182,7 +192,7 @@ class PoolConfig:
             return 0.1 / assets
         if self.minimum_weight * assets > 1.0 + 1e-12:
             raise ValueError(
-                f"`minimum_weight` must be at most 1/N = {1 / assets:g} for {assets} assets, got {self.minimum_weight:g}"
+                f"`minimum_weight` must be at most 1/N = {1 / assets:g} for {assets} assets, got {self.minimum_weight}"
             )
         return float(self.minimum_weight)
 
@@ -278,7 +288,7 @@ class PoolParameters:
                 shape = tuple(found.shape)
                 raise ValueError(f"`{name}` must have shape (..., 1) or (..., N) with N = {assets}, got {shape}")
         try:
-            torch.broadcast_shapes(*(found.shape for found in self.to_dict().values()))
+            common_shape(*(found.shape for found in self.to_dict().values()))
         except RuntimeError as error:
             shapes = ", ".join(f"{name} {tuple(found.shape)}" for name, found in self.to_dict().items())
             raise ValueError(f"`parameters` must have leading shapes that broadcast, got {shapes}") from error
@@ -326,7 +336,11 @@ class PoolParameters:
         check_number("exponent", exponent, 1.0)
         check_number("memory_difference", memory_difference, -memory, strict=True)
         check_number("noise", noise, 0.0)
-        given = torch.full((assets,), 1.0 / assets) if weights is None else tensor_of("weights", weights)
+        given = (
+            torch.full((assets,), 1.0 / assets, dtype=torch.float64)
+            if weights is None
+            else tensor_of("weights", weights)
+        )
         if given.shape != (assets,) or not bool((given > 0.0).all()):
             raise ValueError(f"`weights` must be {assets} numbers > 0, got {shown(weights)}")
         width = assets if per_asset else 1
@@ -343,7 +357,7 @@ class PoolParameters:
             for tensor in found.values():
                 draws = torch.randn(tensor.shape, generator=random, dtype=torch.float64)
                 tensor[1:] += noise * draws[1:]
-        logits = given.to(torch.float64).log().expand(*lead, assets).clone()
+        logits = given.log().expand(*lead, assets).clone()
         return cls(**found, initial_weights_logits=logits)
 
     def to_dict(self) -> dict[str, Tensor]:
@@ -381,7 +395,7 @@ class PoolParameters:
 
         if not isinstance(config, PoolConfig):
             raise ValueError(f"`config` must be a PoolConfig, got {shown(config)}")
-        shape = torch.broadcast_shapes(*(found.shape for found in self.to_dict().values()))
+        shape = common_shape(*(found.shape for found in self.to_dict().values()))
         largest = float(decay_for_memory(config.max_memory_days, config.chunk_minutes))
         own = {name: found.expand(shape) for name, found in self.to_dict().items()}
         decay = torch.sigmoid(own["logit_lamb"]).clamp(max=largest)

@@ -104,9 +104,7 @@ class PowerChannelPool:
         trend = price_trend(seen, rule.decay, rule.denominator_decay)
         return weight_changes(trend, rule.k, rule.exponents, rule.pre_scaling)
 
-    def weights(
-        self, parameters: PoolParameters, prices: Tensor, start: int = 0, minutes: int | None = None
-    ) -> Tensor:
+    def weights(self, parameters: PoolParameters, prices: Tensor, start: int = 0, minutes: int | None = None) -> Tensor:
         """Weights (…, T, N) of a pool that opens with its initial weights at minute `start`.
 
         Args:
@@ -208,7 +206,9 @@ class PowerChannelPool:
         start, each = integer("start", start, 0), self.config.row_minutes
         have = len(prices) * each
         if start % self.config.chunk_minutes or start >= have:
-            expected = f"a multiple of `chunk_minutes` = {self.config.chunk_minutes} below the {have} minutes of `prices`"
+            expected = (
+                f"a multiple of `chunk_minutes` = {self.config.chunk_minutes} below the {have} minutes of `prices`"
+            )
             raise ValueError(f"`start` must be {expected}, got {start}")
         minutes = have - start if minutes is None else integer("minutes", minutes, 1)
         if minutes % each or minutes > have - start:

@@ -5,18 +5,17 @@ Without a fee every row of prices p → p' and of weights w → w' multiplies re
     Π(p'/p)^w / (p'/p) · (w'/w) / Π(w'/w)^{w'}.
 
 With a fee, γ = 1 − fee, whoever trades keeps Π(R + γ·in − out)^w. At each row the trade that earns most is made at the
-old weights and then at the new ones. With π = pR/w and μ the root of Σ w (log π̂ − log π) = 0 it lifts every π below γμ to
-π̂ = γμ and lowers every π above μ to π̂ = μ, so all splits into what goes in and out are compared at once.
+old weights and then at the new ones. With π = pR/w and μ the root of Σ w (log π̂ − log π) = 0 it lifts every π below γμ
+to π̂ = γμ and lowers every π above μ to π̂ = μ, so all splits into what goes in and out are compared at once.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from hmgym.checks import check_interval, check_number, integer
 from hmgym.pools.operators import ReservesFees, ReservesFree, price_rows, rows
-from hmgym.pools.parameters import Real, check_fee, tensor_of
+from hmgym.pools.parameters import Real, check_fee, common_shape, tensor_of
 from hmgym.pools.rule import check_positive, read_prices
 
 
@@ -106,8 +105,10 @@ def _read(
     if held.ndim < 1 or held.shape[-1] != prices.shape[-1]:
         raise ValueError(f"`initial_reserves` must be of {prices.shape[-1]} assets, got shape {tuple(held.shape)}")
     try:
-        lead = torch.broadcast_shapes(held.shape[:-1], weights.shape[:-2], prices.shape[:-2])
+        lead = common_shape(held.shape[:-1], weights.shape[:-2], prices.shape[:-2])
     except RuntimeError as error:
         shapes = f"{tuple(held.shape)}, {tuple(weights.shape)}, {tuple(prices.shape)}"
-        raise ValueError(f"`weights`, reserves and prices must have leading shapes that broadcast, got {shapes}") from error
+        raise ValueError(
+            f"`weights`, reserves and prices must have leading shapes that broadcast, got {shapes}"
+        ) from error
     return tuple(lead), (rows(held, lead, 1), rows(weights, lead, 2), price_rows(prices, lead))

@@ -1,11 +1,11 @@
 """The rule: from smoothed trends of prices to changes of weights that sum to zero.
 
-With e₀ = p₀ and a₀ = 0, each price moves e by (1−λ)(p − e) and makes a = λa + (p − e)/(1−λ), with the new e. The trend is
-g = a/(be), b = λ/(1−λ)³: on a straight line of prices g·e tends to its slope. The signal sgn(g)|g/2s|^q becomes
+With e₀ = p₀ and a₀ = 0, each price moves e by (1−λ)(p − e) and makes a = λa + (p − e)/(1−λ), with the new e. The trend
+is g = a/(be), b = λ/(1−λ)³: on a straight line of prices g·e tends to its slope. The signal sgn(g)|g/2s|^q becomes
 
     Δw = k (signal − Σ k·signal / Σ k).
 
-Source: the power-channel rule of QuantAMM, arXiv 2404.15489 and its public simulator, whose names docs/pools.md maps.
+Source: the power-channel rule of QuantAMM's public simulator, whose names docs/pools.md maps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hmgym.checks import shown
 from hmgym.pools.operators import Trend, price_rows, rows
-from hmgym.pools.parameters import Real, tensor_of
+from hmgym.pools.parameters import Real, common_shape, tensor_of
 
 
 def price_trend(prices: Tensor, decay: Real, denominator_decay: Real | None = None) -> Tensor:
@@ -37,7 +37,7 @@ def price_trend(prices: Tensor, decay: Real, denominator_decay: Real | None = No
     below = None if denominator_decay is None else _decay("denominator_decay", denominator_decay)
     shapes = [prices.shape[:-2] + prices.shape[-1:], own.shape, *([] if below is None else [below.shape])]
     try:
-        *lead, assets = torch.broadcast_shapes(*shapes)
+        *lead, assets = common_shape(*shapes)
     except RuntimeError as error:
         expected = f"a shape that broadcasts with that of prices without time, {tuple(shapes[0])}"
         raise ValueError(f"`decay` must have {expected}, got {tuple(own.shape)}") from error
@@ -82,7 +82,9 @@ def weight_changes(trend: Real, k: Real, exponents: Real, pre_scaling: Real) -> 
     signal = x * torch.where(still, (q == 1.0).to(x.dtype).expand_as(x), power)
     total = k.sum(-1, keepdim=True)
     none = total == 0.0
-    share = torch.where(none, torch.full_like(k, 1.0 / k.shape[-1]), k / torch.where(none, torch.ones_like(total), total))
+    share = torch.where(
+        none, torch.full_like(k, 1.0 / k.shape[-1]), k / torch.where(none, torch.ones_like(total), total)
+    )
     return k * (signal - (share * signal).sum(-1, keepdim=True))
 
 

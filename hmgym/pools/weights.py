@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hmgym.checks import check_number, integer, shown
 from hmgym.pools.operators import Coarse, rows
-from hmgym.pools.parameters import Interpolation, Real, tensor_of
+from hmgym.pools.parameters import Interpolation, Real, common_shape, tensor_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +50,7 @@ def coarse_weights(
         minimum_weight: in [0, 1/N].
         maximum_change: of a weight a minute, > 0.
         interpolation_minutes: P ≥ 1.
-        interpolation: the path whose speed is bounded; ``"approx_optimal"`` is fastest at its ends, so it gets less far.
+        interpolation: the path whose speed is bounded; ``"approx_optimal"`` is faster at its ends and gets less far.
 
     Raises:
         ValueError: an argument is none of these.
@@ -67,7 +67,7 @@ def coarse_weights(
         raise ValueError("`changes` must be finite, got some that are not")
     if not bool((weights > 0.0).all() and ((weights.sum(-1) - 1.0).abs() < 1e-6).all()):
         raise ValueError(f"`initial_weights` must be > 0 and sum to 1, got {shown(weights.tolist())}")
-    lead = torch.broadcast_shapes(weights.shape[:-1], changes.shape[:-2])
+    lead = common_shape(weights.shape[:-1], changes.shape[:-2])
     found = Coarse.apply(  # type: ignore[no-untyped-call]
         rows(weights, lead, 1), rows(changes, lead, 2), float(minimum_weight), float(maximum_change), period,
         interpolation == "approx_optimal",
@@ -118,7 +118,7 @@ def fine_weights(
     chunk = integer("chunk_minutes", chunk_minutes, period)
     _check_interpolation(interpolation)
     weights = tensor_of("initial_weights", initial_weights)
-    lead = torch.broadcast_shapes(weights.shape[:-1], coarse.start.shape[:-2])
+    lead = common_shape(weights.shape[:-1], coarse.start.shape[:-2])
     before = weights.unsqueeze(-2).expand(*lead, min(minutes, chunk + 1), weights.shape[-1])
     needed = min(-(-max(minutes - 1 - chunk, 0) // chunk), coarse.start.shape[-2])
     if not needed:

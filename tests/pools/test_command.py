@@ -1,0 +1,122 @@
+"""hmgym pool: what it writes is what the functions return; what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hmgym.cli import main
+from hmgym.data import PriceHistory, sp500_monthly, write_prices
+from hmgym.pools import PoolConfig, PoolParameters, PowerChannelPool
+from tests.pools.markets import random_prices
+
+pytest.importorskip("tyro")
+
+
+@pytest.fixture
+def prices(tmp_path: Path) -> Path:
+    path = tmp_path / "prices.csv"
+    dates = tuple(datetime.date(2001, 1, 1) + datetime.timedelta(days=day) for day in range(300))
+    values = random_prices(300, 3, volatility=0.01).numpy()
+    write_prices(PriceHistory(dates=dates, assets=("A", "B", "C"), prices=values), path)
+    return path
+
+
+def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    before = torch.get_num_threads()
+    try:
+        status = main(["pool", *arguments])
+    except SystemExit as end:
+        status = int(end.code or 0)
+    torch.set_num_threads(before)
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def test_a_fit_and_a_run_with_what_it_found(prices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "fit"
+    status, printed, _ = run(
+        "fit", str(prices), "--epochs", "2", "--sets", "2", "--window-days", "30", "--windows", "2", "--out", str(out),
+        capsys=capsys,
+    )  # fmt: skip
+    assert status == 0
+    assert {path.name for path in out.iterdir()} == {
+        "parameters.json", "series.csv", "summary.txt", "training.png", "panels.png",
+    }  # fmt: skip
+    assert all(name in printed for name in ("trained", "untrained", "equal weight", "hold", "held-out part"))
+    assert (out / "summary.txt").read_text() in printed + "\n"
+    written = json.loads((out / "parameters.json").read_text())
+    config, parameters = PoolConfig(**written["config"]), PoolParameters.from_dict(written["parameters"])
+    assert (config.row_minutes, config.fee) == (1440, 0.001)
+    values = np.loadtxt(prices, delimiter=",", skiprows=1, usecols=(1, 2, 3))
+    expected = PowerChannelPool(config).simulate(parameters, torch.from_numpy(values))
+    with (out / "series.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        "date", *(f"weight {n}" for n in "ABC"), *(f"reserve {n}" for n in "ABC"), "value", "hold"
+    ]  # fmt: skip
+    assert [float(row["value"]) for row in rows] == expected.value.tolist()
+    again = tmp_path / "run"
+    status, _, _ = run(
+        "simulate",
+        "--prices",
+        str(prices),
+        "--fitted",
+        str(out / "parameters.json"),
+        "--out",
+        str(again),
+        capsys=capsys,
+    )
+    assert status == 0
+    assert (again / "series.csv").read_text() == (out / "series.csv").read_text()
+
+
+def test_a_run_over_the_packaged_prices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, printed, _ = run("simulate", "--out", str(tmp_path / "out"), "--parameters", "fee=0.01", capsys=capsys)
+    assert status == 0
+    assert "4 assets, 1990-01-31 to 2022-12-28" in printed
+    assert (tmp_path / "out" / "panels.png").stat().st_size > 5000
+    assert len((tmp_path / "out" / "series.csv").read_text().splitlines()) == 1 + len(sp500_monthly().dates)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fit", "none.csv"], "none.csv"),
+        (["fit", "PRICES", "--held-out", "1.5"], "`held_out` must be in (0, 1), got 1.5"),
+        (["fit", "PRICES", "--objective", "luck"], "`objective` must be one of"),
+        (["fit", "PRICES", "--assets", "A"], "`assets` must be at least two of the columns"),
+        (["fit", "PRICES", "--epochs", "-1"], "`epochs` must be an integer >= 0, got -1"),
+        (["simulate", "--parameters", "fees=1"], "`parameters` must be some of"),
+        (["simulate", "--parameters", "fee=2"], "`fee` must be in [0, 1), got 2"),
+        (["simulate", "--fitted", "PRICES"], "`fitted` must be parameters.json of a fit"),
+        (["mine"], "`action` must be one of fit, simulate, got 'mine'"),
+    ],
+)
+def test_what_is_refused(
+    arguments: list[str], said: str, prices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [str(prices) if each == "PRICES" else each for each in arguments]
+    if given[0] != "mine":
+        given += ["--out", str(tmp_path / "out")]
+    status, printed, error = run(*given, capsys=capsys)
+    assert status == 2
+    assert error.startswith("hmgym pool")
+    assert said in error
+    assert printed == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    status, printed, _ = run("--help", capsys=capsys)
+    assert (status, "fit" in printed, "simulate" in printed) == (0, True, True)
+    for action in ("fit", "simulate"):
+        status, printed, _ = run(action, "--help", capsys=capsys)
+        assert status == 0
+        assert f"hmgym pool {action}" in printed
