@@ -26,7 +26,9 @@ MECHANISMS: dict[str, Any] = {
 }
 """What makes the price mechanism of a configuration, as `MarketConfig.price_mechanism` names it."""
 
-COHORTS: dict[str, Any] = {}
+COHORTS: dict[str, Any] = {
+    "flow-followers": "hmgym.investors.flow_followers:FlowFollowerConfig",
+}
 """Parameters of cohorts that join the crowd, as `MarketConfig.cohorts` may name them."""
 
 
