@@ -73,7 +73,7 @@ class PowerChannelPool:
             ValueError: `price` is not N positive numbers.
         """
         rule, paid = self._rule(parameters), self._price(parameters, price)
-        average = torch.broadcast_tensors(paid, rule.decay)[0]
+        average = paid.expand(torch.broadcast_shapes(paid.shape, rule.decay.shape))  # type: ignore[no-untyped-call]
         return PoolState(average=average, weighted=torch.zeros_like(average), denominator=average)
 
     def step(self, parameters: PoolParameters, state: PoolState, price: Real) -> tuple[PoolState, Tensor]:
