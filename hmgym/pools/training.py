@@ -254,13 +254,12 @@ def tune_pool(
         study.optimize(tried, n_trials=trials)
     finally:
         optuna.logging.set_verbosity(before)
-    done = sorted((one for one in study.trials if one.value is not None), key=lambda one: -one.value)[:finalists]
-    candidates = [parameters_of(one.params) for one in done]
+    found = [(float(one.value), one.params) for one in study.trials if one.value is not None]
+    done = sorted(found, key=lambda one: -one[0])[:finalists]
+    candidates = [parameters_of(values) for _, values in done]
     validated = [float(task.validate(one)) for one in candidates]
     chosen = max(range(len(done)), key=validated.__getitem__)
-    return PoolTuning(
-        parameters=candidates[chosen], objective=validated[chosen], trained=float(done[chosen].value), study=study
-    )
+    return PoolTuning(parameters=candidates[chosen], objective=validated[chosen], trained=done[chosen][0], study=study)
 
 
 class _Task:
