@@ -223,7 +223,7 @@ def tune_pool(
     starts = task.draw(torch.Generator().manual_seed(integer("seed", seed, 0)))
     names = [name for name in RANGES if name != "logit_delta_lamb" or config.alternative_decay]
     names = [name for name in names if name != "sp_pre_exp_scaling" or config.pre_scaling]
-    own = {name: parameters.to_dict()[name] for name in names}
+    own = {name: parameters.to_dict()[name].detach() for name in names}
 
     def parameters_of(values: dict[str, float]) -> PoolParameters:
         changed: dict[str, Any] = {name: [values[f"{name}.{i}"] for i in range(len(own[name]))] for name in names}
