@@ -1,9 +1,10 @@
 """Pools: speed, and training on daily prices of stocks.
 
 ``python -m benchmarks.pools --prices prices_daily.csv.gz`` measures the pipeline at 3 assets and 150 days of minutes in
-processor time, then trains the rule on the prices up to the end of 2009 and takes Sharpe ratios of 2010 and later,
-which nothing but these figures has seen. 20 stocks make five pools of four, drawn once. Intervals are of blocks of 63
-trading days, drawn with replacement, the same for all pools and strategies. ``--only speed`` needs no prices. Writes
+processor time, then trains the rule on the prices up to the end of 2009 and takes Sharpe ratios of 2010 and later.
+The untrained start and the limit of weights a day were chosen with two earlier versions of this table in sight. 20
+stocks make five pools of four, drawn once. Intervals are of blocks of 63 trading days, drawn with replacement, the same
+for all pools and strategies. ``--only speed`` needs no prices. Writes
 ``benchmarks/results/pools.json`` and ``pools.md``; parts that are not run keep the figures of the last run.
 """
 

@@ -56,7 +56,7 @@ def weight_changes(trend: Real, k: Real, exponents: Real, pre_scaling: Real) -> 
     Args:
         trend: (…, M, N) g.
         k: (…, N) or scalar, ≥ 0, weight a unit of signal.
-        exponents: likewise, q ≥ 1.
+        exponents: likewise, q > 0; below 1 the slope at no trend is infinite, and 0 stands for it.
         pre_scaling: likewise, s > 0.
 
     Returns:
@@ -70,8 +70,8 @@ def weight_changes(trend: Real, k: Real, exponents: Real, pre_scaling: Real) -> 
         raise ValueError(f"`trend` must have shape (..., M, N), got {tuple(g.shape)}")
     each = {"k": k, "exponents": exponents, "pre_scaling": pre_scaling}
     given = {name: tensor_of(name, value) for name, value in each.items()}
-    holds = {"k": given["k"] >= 0.0, "exponents": given["exponents"] >= 1.0, "pre_scaling": given["pre_scaling"] > 0.0}
-    for name, bound in (("k", ">= 0"), ("exponents", ">= 1"), ("pre_scaling", "> 0")):
+    holds = {"k": given["k"] >= 0.0, "exponents": given["exponents"] > 0.0, "pre_scaling": given["pre_scaling"] > 0.0}
+    for name, bound in (("k", ">= 0"), ("exponents", "> 0"), ("pre_scaling", "> 0")):
         if not bool(holds[name].all()):
             raise ValueError(f"`{name}` must be {bound}, got {shown(given[name].tolist())}")
     k, q, s = (_over_time(found, g) for found in given.values())

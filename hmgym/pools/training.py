@@ -223,7 +223,7 @@ def tune_pool(
     starts = task.draw(torch.Generator().manual_seed(integer("seed", seed, 0)))
     names = [name for name in RANGES if name != "logit_delta_lamb" or config.alternative_decay]
     names = [name for name in names if name != "sp_pre_exp_scaling" or config.pre_scaling]
-    own = {name: parameters.to_dict()[name] for name in names}
+    own = {name: parameters.to_dict()[name].detach() for name in names}
 
     def parameters_of(values: dict[str, float]) -> PoolParameters:
         changed: dict[str, Any] = {name: [values[f"{name}.{i}"] for i in range(len(own[name]))] for name in names}
@@ -254,9 +254,9 @@ def tune_pool(
         study.optimize(tried, n_trials=trials)
     finally:
         optuna.logging.set_verbosity(before)
-    scored = [(float(one.value), one.number, one.params) for one in study.trials if one.value is not None]
-    done = sorted(scored, key=lambda one: (-one[0], one[1]))[:finalists]
-    candidates = [parameters_of(params) for *_, params in done]
+    found = [(float(one.value), one.params) for one in study.trials if one.value is not None]
+    done = sorted(found, key=lambda one: -one[0])[:finalists]
+    candidates = [parameters_of(values) for _, values in done]
     validated = [float(task.validate(one)) for one in candidates]
     chosen = max(range(len(done)), key=validated.__getitem__)
     return PoolTuning(parameters=candidates[chosen], objective=validated[chosen], trained=done[chosen][0], study=study)

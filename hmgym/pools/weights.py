@@ -65,7 +65,7 @@ def coarse_weights(
     _check_interpolation(interpolation)
     if not bool(torch.isfinite(changes).all()):
         raise ValueError("`changes` must be finite, got some that are not")
-    if not bool((weights > 0.0).all() and ((weights.sum(-1) - 1.0).abs() < 1e-6).all()):
+    if not bool((weights > 0.0).all() and ((weights.sum(-1) - 1.0).abs() < 1e-3).all()):
         raise ValueError(f"`initial_weights` must be > 0 and sum to 1, got {shown(weights.tolist())}")
     lead = common_shape(weights.shape[:-1], changes.shape[:-2])
     found = Coarse.apply(  # type: ignore[no-untyped-call]

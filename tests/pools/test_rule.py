@@ -226,5 +226,5 @@ def test_arguments_that_are_refused() -> None:
         price_trend(torch.where(prices == prices[2, 1], -1.0, prices), 0.5)
     with pytest.raises(ValueError, match=r"`decay` must be in \[0, 1\]"):
         price_trend(prices, 1.5)
-    with pytest.raises(ValueError, match="`exponents` must be >= 1"):
-        weight_changes(prices, 1.0, 0.5, 0.5)
+    with pytest.raises(ValueError, match="`exponents` must be > 0"):
+        weight_changes(prices, 1.0, 0.0, 0.5)
