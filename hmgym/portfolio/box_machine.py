@@ -22,7 +22,7 @@ from hmgym.portfolio.program import dot
 
 _PUMP = 1.5  # p
 _STEPS = 1500
-_STRENGTHS = (0.3, 300.0)  # κ at the start and the end, in units of one over the largest curvature in c
+_STRENGTHS = (3.0, 1e5)  # κ at the start and the end, in units of one over the largest curvature in c
 _STEP = 0.1  # of time, over 1 + κ
 _NOISE = 0.3  # at the start, falling to 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +26,8 @@ def tensor(name: str, value: Any, shape: str, dimensions: int, *, infinite: bool
     """
     wanted = f"`{name}` must be {shape} {'numbers' if infinite else 'finite numbers'}"
     try:
-        given = torch.as_tensor(value)
+        # By way of numpy, since torch would round numbers and lists to float32.
+        given = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value).copy())
         right = not given.is_complex() and given.dtype != torch.bool and given.layout == torch.strided
     except (TypeError, ValueError, RuntimeError, OverflowError):
         right = False

@@ -173,7 +173,8 @@ def program_of(
 
 
 def _flat(x: Tensor, batch: torch.Size, kept: int) -> Tensor:
-    return x.expand(*batch, *x.shape[x.ndim - kept :]).reshape(-1, *x.shape[x.ndim - kept :])
+    last = x.shape[x.ndim - kept :]
+    return x.expand(*batch, *last).reshape(batch.numel(), *last)
 
 
 def _check_range(

@@ -169,7 +169,7 @@ def ising_machine(problem: IsingProblem, *, trials: int = 200, seed: int = 0) ->
     for _ in range(_STEPS):
         # (trials, ..., S): J is symmetric
         pushed = torch.einsum("...s,...su->...u", x, J) + field
-        s = torch.where(x < 0.0, -1.0, 1.0)
+        s = torch.ones_like(x).copysign(x)
         energy = -(s * (0.5 * torch.einsum("...s,...su->...u", s, J) + h)).sum(-1)
         better = energy < least
         least = torch.where(better, energy, least)

@@ -30,7 +30,7 @@ _SHAPES = {
     "group_totals": ("(..., M)", 1), "cost_weight": ("(...)", 0), "limit_groups": ("(..., P, N)", 2),
     "group_limits": ("(..., P)", 1), "lower": ("(..., N) or (...)", 0), "upper": ("(..., N) or (...)", 0),
 }  # fmt: skip
-_SCALARS = ("risk_aversion", "cost_weight")
+_OPTIONAL = ("limit_groups", "group_limits", "lower", "upper")
 _NOT_NEGATIVE = ("risk_aversion", "cost_rates", "cost_weight")
 
 
@@ -82,7 +82,7 @@ class PortfolioProblem:
             raise ValueError(f"`{missing}` must be given with its counterpart, got None")
         for name, (shape, dimensions) in _SHAPES.items():
             value = getattr(self, name)
-            if value is not None:
+            if value is not None or name not in _OPTIONAL:
                 infinite = name in ("lower", "upper")
                 object.__setattr__(self, name, tensor(name, value, shape, dimensions, infinite=infinite))
         self._check_shapes()
