@@ -18,6 +18,7 @@ COMMANDS = {
         "hmgym.commands.backtest",
         "run market-making strategies on the same draws; write a table and figures",
     ),
+    "portfolio": ("hmgym.commands.portfolio", "follow the gradient flow of a portfolio (`hmgym portfolio flow`)"),
     "dashboard": ("hmgym.commands.dashboard", "serve a page with sliders that runs markets and shows them"),
     "best-response": ("hmgym.commands.best_response", "what one of several learners gains by deviating"),
 }

@@ -27,11 +27,11 @@ from hmgym.portfolio.penalty import stiffness
 from hmgym.portfolio.problem import PortfolioProblem
 from hmgym.portfolio.program import dot
 
-_GAIN, _TARGET, _FEEDBACK = 0.8, 1.0, 0.5  # p, a, and ζ in units of 1 / the root mean square of what couples a spin
-_ADAPTATION = 0.3  # β
-_STEP, _STEPS = 0.05, 2000
+_GAIN, _TARGET, _FEEDBACK = 0.0, 0.5, 5.0  # p, a, and ζ in units of 1 / the root mean square of what couples a spin
+_ADAPTATION = 3.5  # β
+_STEP, _STEPS = 0.15, 1000
 _START = 0.1  # deviation of amplitudes at the start
-_LARGEST = 3.0  # amplitude and, times ten, error signal that Euler's steps may reach
+_LARGEST = 1.5  # amplitude and, times ten, error signal that Euler's steps may reach
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
