@@ -43,7 +43,14 @@ _BITS, _PENALTY, _TRIALS, _INSTANCES = 3, 4.0, 200, 24
 
 
 def drawn(
-    seed: int, problems: int, assets: int, *, groups: int = 1, limits: int = 0, bounds: bool = False, cost: str = "quadratic"
+    seed: int,
+    problems: int,
+    assets: int,
+    *,
+    groups: int = 1,
+    limits: int = 0,
+    bounds: bool = False,
+    cost: str = "quadratic",
 ) -> PortfolioProblem:
     """Feasible problems with returns, covariances and costs of order one."""
     rng = np.random.default_rng(seed)
@@ -117,6 +124,7 @@ def accuracy() -> dict[str, Any]:
     some = drawn(1, 8, 12, groups=3)
     times = torch.linspace(0.0, 3.0, 16, dtype=torch.float64)
     followed, taken = {}, {}
+    integrate(some, 1.0, some.holdings, times)  # imports scipy
     for penalty in (1.0, 100.0, 1e4):
         start = time.process_time()
         found = integrate(some, penalty, some.holdings, times).weights
@@ -201,7 +209,7 @@ def rates(energies: Tensor, least: Tensor, seconds: float) -> dict[str, Any]:
 
 
 def box() -> dict[str, Any]:
-    """Share of trials within 1e-6 of the best that trying all pieces finds: 24 programs of 6 weights, convex and not."""
+    """Share of trials within 1e-6 of the best that trying all pieces finds: 24 programs of 6 weights a kind."""
     rng = np.random.default_rng(4)
     root, linear = rng.normal(size=(_INSTANCES, 6, 6)), torch.tensor(rng.normal(size=(_INSTANCES, 6)))
     found = {}
@@ -237,7 +245,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     report = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    report["machine"] = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__, "threads": 1}
+    report["machine"] = {
+        "processor": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "threads": 1,
+    }
     for part in arguments.only:
         report[part] = {"speed": speed, "accuracy": accuracy, "settling": settling, "ising": ising, "box": box}[part]()
         print(json.dumps({part: report[part]}, indent=1))

@@ -13,7 +13,13 @@ from hmgym.analysis.figures import CROWD, INK, PAGE_WIDTH, layout, log_scale, ne
 
 @layout()
 def flow_figure(
-    times: ArrayLike, weights: ArrayLike, names: Sequence[str], *, rest: ArrayLike, distance: ArrayLike, missed: ArrayLike
+    times: ArrayLike,
+    weights: ArrayLike,
+    names: Sequence[str],
+    *,
+    rest: ArrayLike,
+    distance: ArrayLike,
+    missed: ArrayLike,
 ) -> Any:
     """Weights along a flow, and how far they are from its end and from the groups' totals.
 

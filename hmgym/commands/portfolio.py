@@ -1,20 +1,21 @@
 """Follow the gradient flow of a portfolio problem from equal weights to rest; write the weights and a figure.
 
-`hmgym portfolio flow` takes means and covariances of monthly returns from a CSV of prices (the packaged prices of 20 stocks
-without one). The penalty flow, or with bounds or linear cost the primal-dual flow, is integrated; beside it stands the exact
-solution. Writes weights.csv, summary.txt and flow.png to the folder of --out.
+`hmgym portfolio flow` takes means and covariances of monthly returns from a CSV of prices (the packaged prices of 20
+stocks without one). The penalty flow, or with bounds or linear cost the primal-dual flow, is integrated; beside it
+stands the exact solution. Writes weights.csv, summary.txt and flow.png to the folder of --out.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from hmgym.analysis.figures import save
@@ -73,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
         out = check_folder(arguments.out or Path("runs") / "portfolio-flow")
         names, problem = problem_of(arguments)
         exact = solve(problem)
-        with counting_bar("time") as progress:
+        with counting_bar("problem") as progress:
             trajectory = followed(problem, arguments, progress)
         reached = trajectory.weights
         distance = (reached - exact.weights).abs().amax(-1)
@@ -123,27 +124,31 @@ def problem_of(arguments: Arguments) -> tuple[list[str], PortfolioProblem]:
         raise ValueError(f"`assets` must be <= {found}, what the prices have, got {arguments.assets}")
     n = arguments.assets
     returns = np.diff(history.prices[:, :n], axis=0) / history.prices[:-1, :n]
+
+    def of(value: ArrayLike) -> Tensor:
+        return torch.as_tensor(np.asarray(value, np.float64))
+
     problem = PortfolioProblem(
-        expected_returns=returns.mean(0),
-        covariance=np.cov(returns.T),
-        risk_aversion=arguments.risk_aversion,
-        cost_rates=[arguments.cost_rate] * n,
-        holdings=[1.0 / n] * n,
-        groups=np.ones((1, n)),
-        group_totals=[1.0],
+        expected_returns=of(returns.mean(0)),
+        covariance=of(np.cov(returns.T)),
+        risk_aversion=of(arguments.risk_aversion),
+        cost_rates=of([arguments.cost_rate] * n),
+        holdings=of([1.0 / n] * n),
+        groups=of(np.ones((1, n))),
+        group_totals=of([1.0]),
         cost=arguments.cost,
-        lower=arguments.lower,
-        upper=arguments.upper,
+        lower=None if arguments.lower is None else of(arguments.lower),
+        upper=None if arguments.upper is None else of(arguments.upper),
     )
     return list(history.assets[:n]), problem
 
 
-def followed(problem: PortfolioProblem, arguments: Arguments, progress: object) -> Trajectory:
+def followed(problem: PortfolioProblem, arguments: Arguments, progress: Callable[[int, int], None]) -> Trajectory:
     """The flow from equal weights at times that are equally far apart in logarithm."""
     n = problem.assets
     start: Tensor = torch.full((n,), 1.0 / n, dtype=torch.float64)
     later = np.geomspace(_FIRST_TIME * arguments.horizon, arguments.horizon, arguments.points - 1)
     return integrate(
         problem, arguments.penalty, start, np.concatenate([[0.0], later]), stop_below=arguments.stop_below,
-        progress=progress,  # type: ignore[arg-type]
+        progress=progress,
     )  # fmt: skip

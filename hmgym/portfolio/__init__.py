@@ -1,4 +1,4 @@
-"""Portfolios by gradient flow: the problem, its exact solution, trajectories, and Ising machines for its binary form."""
+"""Portfolios by gradient flow: the problem, its exact solution, trajectories, Ising machines for its binary form."""
 
 from __future__ import annotations
 

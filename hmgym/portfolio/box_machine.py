@@ -3,9 +3,9 @@
     min ½ w'Qw + q'w   over   lb ≤ w ≤ ub,     w = ½(c/S (ub − lb) + ub + lb),   S = √(p − 1),
     ċ = (p − 1 − c²)c − κ ∂f/∂c + noise.
 
-κ grows over a trial, so that the gain, which pulls to the corners, is felt first and the objective last. Amplitudes beyond
-±S are at a bound. It is a heuristic: nothing is promised. (After Khosravi, Yildiz, Perdomo-Ortiz, Mabuchi, Yamamoto and
-others 2022, Non-convex quadratic programming using coherent optical networks.)
+κ grows over a trial, so that the gain, which pulls to the corners, is felt first and the objective last. Amplitudes
+beyond ±S are at a bound. It is a heuristic: nothing is promised. (After Khosravi, Yildiz, Perdomo-Ortiz, Mabuchi,
+Yamamoto and others 2022, Non-convex quadratic programming using coherent optical networks.)
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ class BoxResult:
 
 
 @torch.no_grad()
-def box_machine(
-    quadratic: Any, linear: Any, lower: Any, upper: Any, *, trials: int = 200, seed: int = 0
-) -> BoxResult:
+def box_machine(quadratic: Any, linear: Any, lower: Any, upper: Any, *, trials: int = 200, seed: int = 0) -> BoxResult:
     """Many trials of the machine side by side.
 
     Args:
@@ -68,9 +66,7 @@ def box_machine(
     check_last("quadratic", Q, "(..., N, N)", (n, n))
     if not torch.allclose(Q, Q.mT):
         raise ValueError(f"`quadratic` must be symmetric, got entries {float((Q - Q.mT).abs().max()):.3g} apart")
-    low, high = (
-        tensor(name, x, "(..., N) or (...)", 0) for name, x in (("lower", lower), ("upper", upper))
-    )
+    low, high = (tensor(name, x, "(..., N) or (...)", 0) for name, x in (("lower", lower), ("upper", upper)))
     for name, x in (("lower", low), ("upper", high)):
         if x.ndim and x.shape[-1] not in (1, n):
             raise ValueError(f"`{name}` must be (..., N) with N = {n} or (...), got {tuple(x.shape)}")

@@ -62,12 +62,18 @@ def batch_shape(shapes: dict[str, tuple[int, ...]]) -> torch.Size:
     common = torch.Size()
     for name, shape in shapes.items():
         try:
-            common = torch.broadcast_shapes(common, shape)
+            common = common_shape(common, shape)
         except RuntimeError:
             raise ValueError(
                 f"`{name}` must have leading dimensions that go with {tuple(common)}, got {tuple(shape)}"
             ) from None
     return common
+
+
+def common_shape(*shapes: tuple[int, ...]) -> torch.Size:
+    """What shapes broadcast to."""
+    shape: torch.Size = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
+    return shape
 
 
 def check_penalty(value: Any) -> float:

@@ -1,8 +1,8 @@
 """Whether any weights keep the constraints, and which of them cannot be kept.
 
 First what is cheap and names the group: equalities that contradict each other, then the range of every group and limit
-over the box. One group without limits is feasible when that passes. Otherwise the point nearest to the holdings is looked
-for by the flow, for a short while; only where it is not found a linear program decides (HiGHS of scipy).
+over the box. One group without limits is feasible when that passes. Otherwise the point nearest to the holdings is
+looked for by the flow, for a short while; only where it is not found a linear program decides (HiGHS of scipy).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hmgym.portfolio.checks import common_shape
 from hmgym.portfolio.primal_dual import settle
 from hmgym.portfolio.program import Program, dot
 
@@ -83,15 +84,25 @@ def check_feasible(
     identity = torch.eye(near.shape[-1], dtype=near.dtype, device=near.device)
     program = program_of(identity, -near, None, near, groups, totals, limit_groups, limits, low, high)[0]
     _, _, _, settled = settle(program, 1.0, _TOLERANCE, _STEPS)
+    check_unsettled(program, settled)
+
+
+def check_unsettled(program: Program, settled: Tensor) -> None:
+    """Check that those problems are feasible that have not settled (B,).
+
+    Raises:
+        ValueError: one is not.
+        ImportError: scipy is missing.
+    """
     for row in (~settled).nonzero().flatten().tolist():
-        if not linear_program_feasible(program, row):
+        if not _linear_program_feasible(program, row):
             raise ValueError(
-                "`groups`, `limit_groups`, `lower` and `upper` must leave some weights, got constraints that contradict "
-                f"each other (problem {row} of the batch): the problem is infeasible"
+                "`groups`, `limit_groups`, `lower` and `upper` must leave some weights, got constraints that "
+                f"contradict each other (problem {row} of the batch): the problem is infeasible"
             )
 
 
-def linear_program_feasible(program: Program, row: int) -> bool:
+def _linear_program_feasible(program: Program, row: int) -> bool:
     """Whether any weights keep the constraints of a problem.
 
     Raises:
@@ -140,7 +151,7 @@ def program_of(
     n = linear.shape[-1]
     if limit_groups is None or limits is None:
         limit_groups, limits = groups.new_zeros(0, n), groups.new_zeros(0)
-    batch = torch.broadcast_shapes(
+    batch = common_shape(
         hessian.shape[:-2], groups.shape[:-2], limit_groups.shape[:-2],
         *(x.shape[:-1] for x in (linear, kinks, totals, limits, lower, upper)),
         () if kink_rates is None else kink_rates.shape[:-1],
@@ -177,9 +188,7 @@ def _flat(x: Tensor, batch: torch.Size, kept: int) -> Tensor:
     return x.expand(*batch, *last).reshape(batch.numel(), *last)
 
 
-def _check_range(
-    name: str, rows: Tensor, bounds: Tensor, lower: Tensor, upper: Tensor, *, both: bool
-) -> None:
+def _check_range(name: str, rows: Tensor, bounds: Tensor, lower: Tensor, upper: Tensor, *, both: bool) -> None:
     """Check the sum that weights within the box can have in each group, against its total or limit."""
     low, high = lower.unsqueeze(-2), upper.unsqueeze(-2)
     ends = torch.where(rows > 0.0, low, high), torch.where(rows > 0.0, high, low)
@@ -190,6 +199,7 @@ def _check_range(
             where = short.nonzero()[0]
             bound = float(bounds.expand(short.shape)[tuple(where)])
             raise ValueError(
-                f"`{name}` must be within what `lower` and `upper` allow, {'at least' if reached is least else 'at most'} "
-                f"{float(reached[tuple(where)]):g} for group {int(where[-1])}, got {bound:g}: the problem is infeasible"
+                f"`{name}` must be within what `lower` and `upper` allow, "
+                f"{'at least' if reached is least else 'at most'} {float(reached[tuple(where)]):g} "
+                f"for group {int(where[-1])}, got {bound:g}: the problem is infeasible"
             )

@@ -9,8 +9,8 @@ is the potential of the penalty flow. The machine's amplitudes x and error signa
     ẋ = (p − 1)x − x³ + e ζ(Jx + h√a),   ė = −β e (x² − a)
 
 (chaotic amplitude control: Leleu et al. 2019, Destabilization of local minima in analog spin systems by correction of
-amplitude heterogeneity, Phys. Rev. Lett. 122). Spins are the signs of x, and the best that a trial passes is kept. It is a
-heuristic: nothing is promised.
+amplitude heterogeneity, Phys. Rev. Lett. 122). Spins are the signs of x, and the best that a trial passes is kept. It
+is a heuristic: nothing is promised.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from hmgym.checks import integer
-from hmgym.portfolio.checks import check_last, check_penalty, tensor
+from hmgym.portfolio.checks import check_last, check_penalty, common_shape, tensor
 from hmgym.portfolio.penalty import stiffness
 from hmgym.portfolio.problem import PortfolioProblem
 from hmgym.portfolio.program import dot
@@ -123,7 +123,7 @@ def encode(problem: PortfolioProblem, penalty: Any, bits: int = 3) -> IsingProbl
         raise ValueError("`upper` must be > 0 and finite for spins, got other bounds")
     n, batch = problem.assets, problem.batch
     place = 2.0 ** torch.arange(bits, dtype=upper.dtype, device=upper.device) / (2.0 * (2**bits - 1))
-    share = torch.block_diag(*[place[None]] * n)
+    share = torch.kron(torch.eye(n, dtype=upper.dtype, device=upper.device), place)
     decoder = (upper.unsqueeze(-1) * share).expand(*batch, n, n * bits)
     totals, holdings = problem.group_totals, problem.holdings
     pull = (problem.pull + 2.0 * rate * dot(problem.groups.mT, totals)).expand(*batch, n)
@@ -155,7 +155,7 @@ def ising_machine(problem: IsingProblem, *, trials: int = 200, seed: int = 0) ->
     """
     trials, seed = integer("trials", trials, 1), integer("seed", seed, 0)
     J, h = problem.couplings, problem.fields
-    batch = torch.broadcast_shapes(J.shape[:-2], h.shape[:-1], problem.constant.shape)
+    batch = common_shape(J.shape[:-2], h.shape[:-1], problem.constant.shape)
     spins = h.shape[-1]
     J, h = J.expand(*batch, spins, spins), h.expand(*batch, spins)
     size = (J.square().sum(-1) + h.square()).mean(-1).sqrt()

@@ -4,8 +4,8 @@ It is linear: with H = γΘ + 2σ diag ν + 2ρU'U it rests at w* = H⁻¹(μ + 
 
     w(t) = w* + e^{−Ht}(w₀ − w*).
 
-As ρ → ∞, w* tends to the exact solution with an error of order 1/ρ, and 2ρ(Uw* − λ) to its multipliers η. w* is taken from
-the system [[H₀, U'], [U, −1/2ρ]], whose condition does not grow with ρ.
+As ρ → ∞, w* tends to the exact solution with an error of order 1/ρ, and 2ρ(Uw* − λ) to its multipliers η. w* is taken
+from the system [[H₀, U'], [U, −1/2ρ]], whose condition does not grow with ρ.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hmgym.portfolio.checks import batch_shape, check_last, check_penalty, tensor
+from hmgym.portfolio.checks import batch_shape, check_last, check_penalty, common_shape, tensor
 from hmgym.portfolio.problem import PortfolioProblem
 from hmgym.portfolio.program import dot
 from hmgym.portfolio.solve import check_convex, saddle
@@ -53,7 +53,7 @@ def penalty_flow(problem: PortfolioProblem, penalty: Any, start: Any, times: Any
     rate = check_penalty(penalty)
     begin, when = check_start(problem, start), check_times(times)
     rest = penalty_solution(problem, rate)
-    away = (begin - rest).expand(*torch.broadcast_shapes(begin.shape[:-1], problem.batch), problem.assets)
+    away = (begin - rest).expand(*common_shape(begin.shape[:-1], problem.batch), problem.assets)
     matrix = stiffness(problem, rate)
     matrix = matrix.expand(*away.shape[:-1], *matrix.shape[-2:])
     moved: Tensor = _Decay.apply(matrix, away, when.to(away.device))  # type: ignore[no-untyped-call]

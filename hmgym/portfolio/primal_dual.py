@@ -76,7 +76,7 @@ class _Search:
         self.length = torch.full_like(self.w[:, :1], _FIRST)
 
     def look(self, pieces: int, begun: Tensor | None = None) -> None:
-        """Newton's method from where the flow stands, in the problems of a mask or in all; what it solves has settled."""
+        """Newton's method from where the flow stands, in all or those of a mask; what it solves has settled."""
         where = torch.arange(self.left.numel(), device=self.left.device)
         where = where if begun is None else where[begun]
         here, w, y = self.here.pick(where), self.w[where], self.y[where]
@@ -131,4 +131,5 @@ class _Search:
 def explicit_step(program: Program, penalty: float) -> Tensor:
     """(B, 1) α: the largest for which steps of length one converge."""
     total = program.hessian + penalty * program.rows.mT @ program.rows
-    return 1.0 / torch.linalg.matrix_norm(total, 2).unsqueeze(-1)
+    step: Tensor = 1.0 / torch.linalg.matrix_norm(total, 2).unsqueeze(-1)
+    return step

@@ -3,8 +3,8 @@
     min  f(w) = −μ'w + (γ/2) w'Θw + cost(w)   over   Uw = λ,  Gw ≤ g,  lb ≤ w ≤ ub,
     cost = σ Σ ν_i (w_i − Ω_i)²  (quadratic)   or   Σ ν_i |w_i − Ω_i|  (linear).
 
-Weights are shares of wealth; μ is a return a period, Θ a return² a period, γ has no unit, ν is a return (a period's cost of
-trading all wealth once).
+Weights are shares of wealth; μ is a return a period, Θ a return² a period, γ has no unit, ν is a return (a period's
+cost of trading all wealth once).
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _NOT_NEGATIVE = ("risk_aversion", "cost_rates", "cost_weight")
 class PortfolioProblem:
     """A batch of portfolio problems (the equations stand at the head of this module).
 
-    Everything becomes a float64 tensor; leading dimensions broadcast. Gradients flow to all but groups, limits and bounds'
-    shapes.
+    Everything becomes a float64 tensor; leading dimensions broadcast. Gradients flow to all but
+    `groups` and `limit_groups`.
 
     Attributes:
         expected_returns: (..., N) μ.

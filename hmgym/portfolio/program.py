@@ -4,10 +4,10 @@
 
 in rows of a batch. Its Karush-Kuhn-Tucker (KKT) conditions are the zeros of the natural residual
 
-    w − prox(w − r),  r = Hw + c + U'η + G'z,  prox(v) = clip(Ω + soft(v − Ω, ν), lb, ub);   Uw − λ;   z − [z + Gw − g]₊,
+    w − prox(w − r),  r = Hw + c + U'η + G'z,  prox(v) = clip(Ω + soft(v − Ω, ν), lb, ub);  Uw − λ;  z − [z + Gw − g]₊,
 
-which is piecewise linear: on a piece every weight is free, at a bound or at Ω, every limit binds or does not, and what is
-left is one symmetric linear system.
+which is piecewise linear: on a piece every weight is free, at a bound or at Ω, every limit binds or does not, and what
+is left is one symmetric linear system.
 """
 
 from __future__ import annotations
@@ -54,10 +54,9 @@ class Program:
 
     def pick(self, chosen: Tensor) -> Program:
         """The problems of a mask or of indices, without gradients."""
-        picked: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Program(
-            **{name: x.detach()[chosen] if isinstance(x, Tensor) else x for name, x in picked.items()}
-        )
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        picked: dict[str, Any] = {name: x.detach()[chosen] if isinstance(x, Tensor) else x for name, x in values}
+        return Program(**picked)
 
     @property
     def steps(self) -> Tensor:
@@ -135,7 +134,11 @@ def solve_on(program: Program, piece: Piece, multipliers: Tensor) -> tuple[Tenso
     hessian = free.unsqueeze(-1) * program.hessian * free.unsqueeze(-2) + torch.diag_embed(1.0 - free)
     rows = binding.unsqueeze(-1) * program.rows * free.unsqueeze(-2)
     matrix = torch.cat(
-        [torch.cat([hessian, rows.mT], -1), torch.cat([rows, torch.diag_embed(binding - 1.0 - binding * program.give)], -1)], -2
+        [
+            torch.cat([hessian, rows.mT], -1),
+            torch.cat([rows, torch.diag_embed(binding - 1.0 - binding * program.give)], -1),
+        ],
+        -2,
     )
     slope = program.linear + program.kink_rates * piece.side + dot(program.hessian, held)
     right = torch.cat([held - free * slope, binding * (program.bounds - dot(program.rows, held))], -1)
@@ -164,7 +167,7 @@ class _SymmetricSolve(torch.autograd.Function):
             better = now < size
             if not better.any():
                 break
-            x, left, size = (torch.where(better, *pair) for pair in ((tried, x), (still, left), (now, size)))
+            x, left, size = torch.where(better, tried, x), torch.where(better, still, left), torch.minimum(now, size)
         ctx.save_for_backward(matrix, x, shift)
         return x
 

@@ -4,9 +4,9 @@ Without limits, bounds and linear cost one linear system has it,
 
     [[H₀, U'], [U, 0]] [w; η] = [μ + 2σν∘Ω; λ],   H₀ = γΘ + 2σ diag ν.
 
-Otherwise the primal-dual flow (`hmgym.portfolio.primal_dual`) finds what binds, and the linear system of that is solved.
-Gradients are those of the linear systems; where what binds is about to change they are one-sided. Of redundant groups the
-multipliers are the smallest.
+Otherwise the primal-dual flow (`hmgym.portfolio.primal_dual`) finds what binds, and the linear system of that is
+solved. Gradients are those of the linear systems; where what binds is about to change they are one-sided. Of redundant
+groups the multipliers are the smallest.
 """
 
 from __future__ import annotations
@@ -18,14 +18,8 @@ import torch
 from torch import Tensor
 
 from hmgym.checks import check_number, integer
-from hmgym.portfolio.checks import batch_shape, check_last, check_penalty, tensor
-from hmgym.portfolio.feasibility import (
-    check_equalities,
-    check_feasible,
-    independent,
-    linear_program_feasible,
-    program_of,
-)
+from hmgym.portfolio.checks import check_penalty, tensor
+from hmgym.portfolio.feasibility import check_unsettled, independent, program_of
 from hmgym.portfolio.primal_dual import settle
 from hmgym.portfolio.problem import PortfolioProblem
 from hmgym.portfolio.program import Piece, Program, dot, solve_on
@@ -141,7 +135,7 @@ def project(
     problem = PortfolioProblem(
         expected_returns=here,
         covariance=torch.eye(n, dtype=here.dtype, device=here.device),
-        risk_aversion=1.0,
+        risk_aversion=here.new_ones(()),
         cost_rates=torch.zeros(n, dtype=here.dtype, device=here.device),
         holdings=here.detach(),
         groups=groups,
@@ -170,8 +164,8 @@ def check_convex(problem: PortfolioProblem) -> None:
     if torch.linalg.cholesky_ex(total - room).info.any():
         least = float(torch.linalg.eigvalsh(total).min())
         raise ValueError(
-            "`covariance`, `risk_aversion` and `cost_rates` must fix the weights that groups leave free, got an objective "
-            f"that is flat in some direction (least relative curvature {least:.1e}): it has no single best weights"
+            "`covariance`, `risk_aversion` and `cost_rates` must fix the weights that groups leave free, got an "
+            f"objective that is flat in some direction (least relative curvature {least:.1e})"
         )
 
 
@@ -236,12 +230,7 @@ def _exact(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Where the flow rests, solved once more on the piece that it rests on, for the gradients."""
     weights, multipliers, residual, settled = settle(program, penalty, tolerance, max_iterations)
-    for row in (~settled).nonzero().flatten().tolist():
-        if not linear_program_feasible(program, row):
-            raise ValueError(
-                "`groups`, `limit_groups`, `lower` and `upper` must leave some weights, got constraints that contradict "
-                f"each other (problem {row} of the batch): the problem is infeasible"
-            )
+    check_unsettled(program, settled)
     with torch.no_grad():
         piece = Piece.at(program, weights, multipliers)
     last = solve_on(program, piece, multipliers)

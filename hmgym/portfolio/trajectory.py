@@ -1,8 +1,8 @@
 """The flow followed in time by scipy's LSODA, problem by problem, with an event that ends it where it has come to rest.
 
-A problem of quadratic cost with equalities only follows the penalty flow, from which `penalty_flow` in closed form differs
-by the integrator's error. Any other follows the projected primal-dual flow of `hmgym.portfolio.primal_dual` from
-multipliers of 0, in the problem's own units, with α the largest for which its explicit steps converge.
+A problem of quadratic cost with equalities only follows the penalty flow, from which `penalty_flow` in closed form
+differs by the integrator's error. Any other follows the projected primal-dual flow of `hmgym.portfolio.primal_dual`
+from multipliers of 0, in the problem's own units, with α the largest for which its explicit steps converge.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hmgym.checks import check_number
-from hmgym.portfolio.checks import check_penalty
+from hmgym.portfolio.checks import check_penalty, common_shape
 from hmgym.portfolio.feasibility import program_of, scipy_module
 from hmgym.portfolio.penalty import check_start, check_times, stiffness
 from hmgym.portfolio.primal_dual import explicit_step
@@ -83,7 +83,7 @@ def integrate(
     if (when.diff() <= 0.0).any():
         raise ValueError(f"`times` must increase, got {when.tolist()!r:.60}")
     solve_ivp = scipy_module("integrate").solve_ivp
-    batch, n = torch.broadcast_shapes(begin.shape[:-1], problem.batch), problem.assets
+    batch, n = common_shape(begin.shape[:-1], problem.batch), problem.assets
     starts = begin.expand(*batch, n).reshape(-1, n).cpu().numpy()
     flows = _penalty_flows if problem.cost == "quadratic" and not problem.constrained else _primal_dual_flows
     slopes = flows(problem, rate, batch)

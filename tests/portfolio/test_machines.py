@@ -36,7 +36,10 @@ def test_a_batch_is_its_rows() -> None:
     coded = encode(given, 2.0)
     for row in range(3):
         one = IsingProblem(
-            couplings=coded.couplings[row], fields=coded.fields[row], constant=coded.constant[row], decoder=coded.decoder[row]
+            couplings=coded.couplings[row],
+            fields=coded.fields[row],
+            constant=coded.constant[row],
+            decoder=coded.decoder[row],
         )
         spins = all_spins(9)
         torch.testing.assert_close(one.energy(spins), coded.energy(spins[:, None])[:, row])

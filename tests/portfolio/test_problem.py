@@ -79,14 +79,21 @@ def test_batches_that_do_not_go_together_are_named() -> None:
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"groups": torch.ones(2, 6), "group_totals": [1.0, 0.9]}, "`group_totals` must agree where `groups` are redund"),
+        (
+            {"groups": torch.ones(2, 6), "group_totals": [1.0, 0.9]},
+            "`group_totals` must agree where `groups` are redund",
+        ),
         ({"groups": torch.zeros(1, 6), "group_totals": [1.0]}, "`group_totals` must agree"),
         ({"lower": 0.2}, "`group_totals` must be within .* at least 1.2 for group 0, got 1"),
         ({"upper": 0.1}, "`group_totals` must be within .* at most 0.6 for group 0, got 1"),
         ({"limit_groups": torch.ones(1, 6), "group_limits": [-1.0], "lower": 0.0}, "`group_limits` must be within"),
         ({"limit_groups": torch.ones(1, 6), "group_limits": [0.9]}, "`groups`, `limit_groups`.* contradict"),
         (
-            {"limit_groups": torch.tensor([[1.0] * 3 + [0] * 3, [0] * 3 + [1.0] * 3]), "group_limits": [0.4, 0.4], "lower": 0.0},
+            {
+                "limit_groups": torch.tensor([[1.0] * 3 + [0] * 3, [0] * 3 + [1.0] * 3]),
+                "group_limits": [0.4, 0.4],
+                "lower": 0.0,
+            },
             "`groups`, `limit_groups`.* contradict",
         ),
     ],
@@ -116,7 +123,7 @@ def test_an_objective_that_does_not_fix_the_weights_is_named() -> None:
 def test_one_riskless_asset_is_fixed_by_the_budget() -> None:
     theta = torch.diag(torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64))
     cash = PortfolioProblem(
-        expected_returns=[0.0, 0.1, 0.2], covariance=theta, risk_aversion=2.0, cost_rates=[0.0] * 3, holdings=[1.0, 0, 0],
-        groups=[[1.0] * 3], group_totals=[1.0],
+        expected_returns=[0.0, 0.1, 0.2], covariance=theta, risk_aversion=2.0, cost_rates=[0.0] * 3,
+        holdings=[1.0, 0.0, 0.0], groups=[[1.0] * 3], group_totals=[1.0],
     )  # fmt: skip
     torch.testing.assert_close(solve(cash).weights, torch.tensor([0.85, 0.05, 0.1], dtype=torch.float64))

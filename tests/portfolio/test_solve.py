@@ -40,7 +40,10 @@ def violation(given: PortfolioProblem, found: PortfolioSolution) -> float:
         over = (given.limit_groups @ w[..., None])[..., 0] - given.group_limits
         worst += [over.clamp(min=0.0), found.limit_multipliers * over, found.limit_multipliers.clamp(max=0.0)]
     slope = slope + found.upper_multipliers - found.lower_multipliers
-    for bound, multiplier, sign in ((given.lower, found.lower_multipliers, 1), (given.upper, found.upper_multipliers, -1)):
+    for bound, multiplier, sign in (
+        (given.lower, found.lower_multipliers, 1),
+        (given.upper, found.upper_multipliers, -1),
+    ):
         assert (multiplier >= 0.0).all()
         if bound is not None:
             slack = sign * (w - bound)
@@ -50,7 +53,9 @@ def violation(given: PortfolioProblem, found: PortfolioSolution) -> float:
     if given.cost == "linear":
         away = w - given.holdings
         still = away.abs() < 1e-9
-        least = torch.where(still, (slope.abs() - given.cost_rates).clamp(min=0.0), slope + given.cost_rates * away.sign())
+        least = torch.where(
+            still, (slope.abs() - given.cost_rates).clamp(min=0.0), slope + given.cost_rates * away.sign()
+        )
         slope = least
     return max(float(x.abs().max()) for x in [slope, *worst])
 
@@ -112,24 +117,28 @@ def test_a_batch_is_its_rows(options: dict[str, Any]) -> None:
         for field in dataclasses.fields(alone):
             value, row = getattr(alone, field.name), getattr(found, field.name)[i, j]
             if field.name != "residual":
-                torch.testing.assert_close(value, row, rtol=0.0, atol=1e-11)
+                # Multipliers of what is redundant on the free weights depend on the path to them.
+                torch.testing.assert_close(value, row, rtol=0.0, atol=1e-11 if field.name == "weights" else 1e-8)
 
 
 def test_redundant_groups_change_nothing_but_multipliers() -> None:
     plain, more = solve(problem(4)), solve(problem(4, redundant=True))
     torch.testing.assert_close(more.weights, plain.weights, rtol=0.0, atol=1e-12)
     groups = arguments(4, redundant=True)["groups"]
-    pulled = [(u.mT @ y[..., None])[..., 0] for u, y in ((groups[:2], plain.group_multipliers), (groups, more.group_multipliers))]
+    pulled = [
+        (u.mT @ y[..., None])[..., 0]
+        for u, y in ((groups[:2], plain.group_multipliers), (groups, more.group_multipliers))
+    ]
     torch.testing.assert_close(*pulled, rtol=0.0, atol=1e-12)
     smallest = (torch.linalg.pinv(groups.mT) @ pulled[1][..., None])[..., 0]
     torch.testing.assert_close(more.group_multipliers, smallest, rtol=0.0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["expected_returns", "covariance", "cost_rates", "group_totals", "holdings", "risk_aversion"])
+@pytest.mark.parametrize(
+    "name", ["expected_returns", "covariance", "cost_rates", "group_totals", "holdings", "risk_aversion"]
+)
 @every_kind
 def test_gradients_are_those_of_differences(options: dict[str, Any], name: str) -> None:
-    if options.get("redundant") and name == "group_totals":
-        pytest.skip("totals of redundant groups cannot move alone")
     check_gradient(arguments(3, assets=7, seed=2, **options), name)
 
 
@@ -139,6 +148,9 @@ def check_gradient(given: dict[str, Any], name: str) -> None:
     direction = torch.randn(value.shape, generator=draw, dtype=torch.float64)
     if name == "covariance":
         direction = direction + direction.mT
+    if name == "group_totals":  # those of redundant groups cannot move alone
+        shift = torch.randn(given["groups"].shape[-1], generator=draw, dtype=torch.float64)
+        direction = (given["groups"] @ shift).expand_as(value)
     leaf = value.clone().requires_grad_()
     weights = solve(PortfolioProblem(**given | {name: leaf})).weights
     by = torch.randn(weights.shape, generator=draw, dtype=torch.float64)
@@ -153,7 +165,11 @@ def check_gradient(given: dict[str, Any], name: str) -> None:
 @pytest.mark.parametrize("name", ["expected_returns", "covariance", "cost_rates", "group_totals"])
 def test_gradients_at_repeated_eigenvalues(name: str) -> None:
     for options in ({"groups": 1}, {"groups": 1, "bounds": True}):
-        check_gradient(arguments(assets=5, **options) | {"covariance": torch.eye(5, dtype=torch.float64), "cost_rates": torch.full((5,), 0.2)}, name)
+        check_gradient(
+            arguments(assets=5, **options)
+            | {"covariance": torch.eye(5, dtype=torch.float64), "cost_rates": torch.full((5,), 0.2)},
+            name,
+        )
 
 
 def test_gradients_of_limits_bounds_and_multipliers() -> None:
@@ -223,7 +239,9 @@ def test_a_projection_is_the_nearest_point() -> None:
     assert torch.isfinite(slope).all()
 
 
-@pytest.mark.parametrize(("name", "value"), [("penalty", 0.0), ("tolerance", 0.0), ("max_iterations", 0), ("penalty", "a")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("penalty", 0.0), ("tolerance", 0.0), ("max_iterations", 0), ("penalty", "a")]
+)
 def test_bad_options_are_named(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"`{name}` must be"):
         solve(problem(), **{name: value})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -47,7 +48,6 @@ def test_a_policy_is_trained_and_evaluated_on_a_recording(files, tmp_path, capsy
     assert other[1] in json.loads((out / "other.json").read_text())["settings"]["book"]["lobster"]
     assert main(["evaluate", "hjb", "--env", ENV, *few, "--lobster", *files, "--parameters", *SHORT]) == 0
     capsys.readouterr()
-
 
 
 def test_a_backtest_on_a_recorded_book(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
