@@ -33,7 +33,7 @@ def test_it_writes_weights_a_summary_and_a_figure(
     rows = np.loadtxt(out / "weights.csv", delimiter=",", skiprows=1)
     assert rows.shape == (5, 5)
     np.testing.assert_allclose(rows[0], [0.0, *[0.25] * 4], atol=1e-15)
-    np.testing.assert_allclose(rows[-1, 1:].sum(), 1.0, atol=5e-3)
+    np.testing.assert_allclose(rows[-1, 1:].sum(), 1.0, atol=2e-2)
     assert (out / "flow.png").stat().st_size > 10_000
 
 
