@@ -245,3 +245,14 @@ def test_a_projection_is_the_nearest_point() -> None:
 def test_bad_options_are_named(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"`{name}` must be"):
         solve(problem(), **{name: value})
+
+
+@pytest.mark.parametrize("options", [{}, {"bounds": True, "groups": 1, "redundant": True}])
+def test_second_derivatives_are_those_of_differences(options: dict[str, Any]) -> None:
+    given = arguments(assets=4, seed=2, **options)
+
+    def weights(mu: Tensor, nu: Tensor) -> Tensor:
+        return solve(PortfolioProblem(**given | {"expected_returns": mu, "cost_rates": nu})).weights
+
+    leaves = [given[name].clone().requires_grad_() for name in ("expected_returns", "cost_rates")]
+    assert torch.autograd.gradgradcheck(weights, leaves, atol=1e-5, rtol=1e-4)
