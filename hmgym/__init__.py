@@ -50,7 +50,7 @@ __getattr__ = lazy_names(
         "hmgym.market": ("Action", "Market", "MarketConfig"),
         "hmgym.simulation": ("SimulationResult", "simulate"),
     },
-    rooms=("clearing", "data", "investors", "market", "market_making", "pools", "simulation"),
+    rooms=("clearing", "data", "investors", "market", "market_making", "pools", "portfolio", "simulation"),
 )
 
 
