@@ -20,7 +20,7 @@ from hmgym.envs.markets import MarketVectorEnv
 from hmgym.envs.registration import ENVIRONMENTS
 from hmgym.envs.shock_stream import ShockStream
 from hmgym.envs.vector import make_markets
-from hmgym.lazy import imported
+from hmgym.lazy import imported, lazy_names
 from hmgym.market import Market, MarketState
 
 _LEAST_WEALTH = 1e-9  # money; wealth below it counts as that much
@@ -343,3 +343,6 @@ def make_differentiable(env_id: str, num_markets: int, *, seed: int, **env_kwarg
         raise ValueError(f"`env_id` must name a market to be differentiated, got {env_id!r}")
     made: Differentiable = imported(place)(env_id, num_markets, seed=seed, **env_kwargs)
     return made
+
+
+__getattr__ = lazy_names(__name__, {"hmgym.envs.quoting.differentiable": ("DifferentiableQuoting",)})

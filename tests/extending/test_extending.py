@@ -146,7 +146,10 @@ def test_a_planner_imagines_it():
 
 
 def test_unknown_names():
-    with pytest.raises(ValueError, match=r"`cohorts` must be one of \['accumulators', 'contrarians', 'flow-followers'\], got 'momentum'"):
+    with pytest.raises(
+        ValueError,
+        match=r"`cohorts` must be one of \['accumulators', 'contrarians', 'flow-followers'\], got 'momentum'",
+    ):
         MarketConfig(cohorts=("momentum",))
     with pytest.raises(ValueError, match=r"`price_mechanism` must be one of .* got 'auction'"):
         MarketConfig(price_mechanism="auction")

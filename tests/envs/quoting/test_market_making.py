@@ -20,8 +20,8 @@ from hmgym.agents.quoting import (
     law_of,
 )
 from hmgym.envs import make_markets
+from hmgym.envs.differentiable import DifferentiableQuoting
 from hmgym.envs.quoting import MarketMakingEnv, QuotingState
-from hmgym.envs.quoting.differentiable import DifferentiableQuoting
 from hmgym.envs.quoting.model import depth_box
 from hmgym.market_making import QuotingConfig, exact_law
 
