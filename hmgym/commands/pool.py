@@ -52,9 +52,9 @@ class Common:
     """s, what twice of a trend is divided by, where training begins"""
     days_per_year: float = 252.0
     """252 trading days, or 365 where rows are calendar days"""
-    parameters: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = ("fee=0.001", "maximum_change=7e-6")
+    parameters: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = ()
     """of the pool's configuration that differ from its own, such as fee=0.003 minimum_weight=0.05; where none are
-    given, a fee of .001 and weights that move by at most .01 a day"""
+    given, a fee of .001 and weights that move by at most .01 a row of prices"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +203,8 @@ def _config(arguments: Common, changes: dict[str, Any], row_minutes: int) -> Poo
     if unknown := sorted(set(changes) - known):
         raise ValueError(f"`parameters` must be some of {sorted(known)}, got {unknown}")
     own = {"row_minutes": arguments.row_minutes or changes.get("row_minutes") or row_minutes}
+    if not changes:
+        changes = {"fee": 0.001, "maximum_change": 0.01 / own["row_minutes"]}
     return PoolConfig(**{"chunk_minutes": max(MINUTES_A_DAY, own["row_minutes"]), **changes, **own})
 
 
