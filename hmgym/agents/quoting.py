@@ -64,11 +64,7 @@ class AvellanedaStoikov(Strategy):
 
     def depths(self, state: QuotingState) -> tuple[FloatArray, FloatArray]:
         """Wider and more skewed the more time is left."""
-        model = self._model
-        risk = model.risk_aversion * model.volatility**2 * np.maximum(model.horizon - state.time, 0.0)
-        middle: FloatArray = model.half_spread + 0.5 * risk
-        skew: FloatArray = state.inventory * risk
-        return middle + skew, middle - skew
+        return self._model.reservation_depths(state.inventory, np.maximum(self._model.horizon - state.time, 0.0))
 
 
 class SymmetricSpread(AvellanedaStoikov):

@@ -130,10 +130,7 @@ def own_arguments(env_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     if not parameters:
         return {}
     own, config = _arguments_of(env_id)
-    fields = set() if config is None else {item.name for item in dataclasses.fields(config)}
-    if unknown := sorted(set(parameters) - own - fields):
-        raise ValueError(f"`parameters` of {env_id} must be some of {sorted(own | fields)}, got {unknown}")
-    return _with_config(parameters, own)
+    return _with_config(env_id, parameters, own, config)
 
 
 def _arguments_of(env_id: str) -> tuple[set[str], Any]:
@@ -145,8 +142,11 @@ def _arguments_of(env_id: str) -> tuple[set[str], Any]:
     return own, None if isinstance(config, MarketConfig) else config
 
 
-def _with_config(parameters: Mapping[str, Any], own: set[str]) -> dict[str, Any]:
-    """Parameters that are no arguments of their own as a mapping `config`."""
+def _with_config(env_id: str, parameters: Mapping[str, Any], own: set[str], config: Any) -> dict[str, Any]:
+    """Parameters that are no arguments of their own, but of the `config`, as a mapping `config`."""
+    fields = set() if config is None else {item.name for item in dataclasses.fields(config)}
+    if unknown := sorted(set(parameters) - own - fields):
+        raise ValueError(f"`parameters` of {env_id} must be some of {sorted(own | fields)}, got {unknown}")
     arguments = {name: value for name, value in parameters.items() if name in own}
     if changes := {name: value for name, value in parameters.items() if name not in own}:
         arguments["config"] = {**arguments.get("config", {}), **changes}
@@ -170,7 +170,7 @@ def environment_arguments(env_id: str, given: Mapping[str, Any], parameters: Map
     arguments = taken_arguments(env_id, given)
     own, config = _arguments_of(env_id)
     if config is not None:
-        return {**arguments, **own_arguments(env_id, parameters)}
+        return {**arguments, **_with_config(env_id, parameters, own, config)}
     scenario = parameters.get("scenario", MarketConfig.scenario)
     config_type: type[MarketConfig] = registered("scenario", scenario, SCENARIOS).config_type
     economy = {item.name for item in dataclasses.fields(config_type)} if "config" in own else set()

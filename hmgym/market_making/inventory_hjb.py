@@ -186,9 +186,14 @@ class InventoryHJB:
         Raises:
             ValueError: `times` are none of these.
         """
-        risk = self.risk_aversion * self.volatility**2 * (self.horizon - self._times(times))[:, None]
-        middle, skew = self.half_spread + 0.5 * risk, self.inventory * risk
-        return Quotes(inventory=self.inventory, bid=middle + skew, ask=middle - skew, value_rate=math.nan)
+        bid, ask = self.reservation_depths(self.inventory, (self.horizon - self._times(times))[:, None])
+        return Quotes(inventory=self.inventory, bid=bid, ask=ask, value_rate=math.nan)
+
+    def reservation_depths(self, inventory: NDArray[np.int64], left: Floats) -> tuple[Floats, Floats]:
+        """Depths of bid and ask of that approximation, at inventories and times that are left which broadcast."""
+        risk: Floats = self.risk_aversion * self.volatility**2 * left
+        middle, skew = self.half_spread + 0.5 * risk, inventory * risk
+        return middle + skew, middle - skew
 
     @property
     def _aversion(self) -> float:

@@ -76,19 +76,7 @@ def solve(
     if not problem.constrained and problem.cost == "quadratic":
         return _closed_form(problem, float(tolerance))
     check_convex(problem)
-    none = torch.full_like(problem.expected_returns, torch.inf)
-    program, scale, size, keep, batch = program_of(
-        problem.curvature,
-        -problem.pull,
-        problem.cost_rates if problem.cost == "linear" else None,
-        problem.holdings,
-        problem.groups,
-        problem.group_totals,
-        problem.limit_groups,
-        problem.group_limits,
-        -none if problem.lower is None else problem.lower,
-        none if problem.upper is None else problem.upper,
-    )
+    program, scale, size, keep, batch = program_of_problem(problem)
     weights, multipliers, residual, settled = _exact(program, rate, float(tolerance), max_iterations)
     slope = program.slope(weights, multipliers)
     below, above = _of_the_box(program, weights, slope)
@@ -147,6 +135,20 @@ def project(
     )
     found = solve(problem, tolerance=_PROJECTION, max_iterations=_PROJECTION_STEPS)
     return found.weights
+
+
+def program_of_problem(
+    problem: PortfolioProblem, batch: torch.Size | None = None, *, scaled: bool = True
+) -> tuple[Program, Tensor, Tensor, Tensor | None, torch.Size]:
+    """`program_of` a whole problem, expanded to a batch where one is given."""
+    none = torch.full_like(problem.expected_returns, torch.inf)
+    upper = none if problem.upper is None else problem.upper
+    return program_of(
+        problem.curvature, -problem.pull, problem.cost_rates if problem.cost == "linear" else None, problem.holdings,
+        problem.groups, problem.group_totals, problem.limit_groups, problem.group_limits,
+        -none if problem.lower is None else problem.lower,
+        upper if batch is None else upper.expand(*batch, problem.assets), scaled=scaled,
+    )  # fmt: skip
 
 
 @torch.no_grad()

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from hmgym.checks import check_number
 from hmgym.portfolio.checks import check_penalty, common_shape
-from hmgym.portfolio.feasibility import program_of, scipy_module
+from hmgym.portfolio.feasibility import scipy_module
 from hmgym.portfolio.penalty import check_start, check_times, stiffness
 from hmgym.portfolio.primal_dual import explicit_step
 from hmgym.portfolio.problem import PortfolioProblem
 from hmgym.portfolio.program import dot
+from hmgym.portfolio.solve import program_of_problem
 
 _SHARE = 1e-2  # of the tolerance that one step may err by
 _LEAST = 1e-13  # that LSODA can keep
@@ -158,20 +159,7 @@ def _penalty_flows(
 def _primal_dual_flows(
     problem: PortfolioProblem, penalty: float, batch: torch.Size
 ) -> Callable[[int], tuple[Slope, Floats | None, int]]:
-    none = torch.full_like(problem.expected_returns, torch.inf)
-    program = program_of(
-        problem.curvature,
-        -problem.pull,
-        problem.cost_rates if problem.cost == "linear" else None,
-        problem.holdings,
-        problem.groups,
-        problem.group_totals,
-        problem.limit_groups,
-        problem.group_limits,
-        -none if problem.lower is None else problem.lower,
-        (none if problem.upper is None else problem.upper).expand(*batch, problem.assets),
-        scaled=False,
-    )[0]
+    program = program_of_problem(problem, batch, scaled=False)[0]
     alphas = explicit_step(program, penalty)
 
     def of(row: int) -> tuple[Slope, Floats | None, int]:

@@ -109,7 +109,7 @@ class BookQuoting(QuotingSimulator):
     def _trade(self, depths: FloatArray, generators: list[np.random.Generator], frozen: Flags | None) -> Trade:
         replay, rows = self.replay, self._row
         bid, ask = replay.quotes(rows, depths)
-        bought, sold = replay.fills(rows, bid, ask)
+        bought, sold = self._within(*replay.fills(rows, bid, ask))
         return Trade(replay.price(bid), replay.price(ask), bought, sold, replay.mid[replay.after(rows)])
 
     def _advance(self, frozen: Flags | None) -> None:

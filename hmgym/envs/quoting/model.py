@@ -128,8 +128,8 @@ class ModelQuoting(QuotingSimulator):
         config, shocks = self.config, self._shocks.next(generators, frozen)
         bid, ask = depths[:, 0], depths[:, 1]
         fill = np.exp(log_fill_probability(self._model, config.dt, depths))
-        bought = (np.asarray(shocks.sellers) < fill[:, 0]) & (self._inventory < self.max_inventory)
-        sold = (np.asarray(shocks.buyers) < fill[:, 1]) & (self._inventory > -self.max_inventory)
+        sellers, buyers = np.asarray(shocks.sellers), np.asarray(shocks.buyers)
+        bought, sold = self._within(sellers < fill[:, 0], buyers < fill[:, 1])
         move = config.drift * config.dt + self._scale * np.asarray(shocks.move)
         if config.impact > 0.0:
             move = move + config.impact * (sold.astype(np.float64) - bought)

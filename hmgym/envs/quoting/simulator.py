@@ -95,8 +95,15 @@ class QuotingSimulator(Simulator):
         raise NotImplementedError
 
     def _trade(self, depths: FloatArray, generators: list[np.random.Generator], frozen: Flags | None) -> Trade:
-        """What a step at these depths (E, 2) brings; changes nothing. Rows that are frozen count for nothing."""
+        """What a step at these depths (E, 2) brings within the limits of inventory; changes nothing.
+
+        Rows that are frozen count for nothing.
+        """
         raise NotImplementedError
+
+    def _within(self, bought: Flags, sold: Flags) -> tuple[Flags, Flags]:
+        """Fills but those that the limits of inventory leave no quote for."""
+        return bought & (self._inventory < self.max_inventory), sold & (self._inventory > -self.max_inventory)
 
     def _advance(self, frozen: Flags | None) -> None:
         """The step that `_trade` told of is taken."""
@@ -157,8 +164,7 @@ class QuotingSimulator(Simulator):
         """
         self._require_start()
         trade = self._trade(self.action_map.to_depths(action[:, 0]), generators, frozen)
-        bought, sold = trade.bought & (self._inventory < self.max_inventory), trade.sold
-        sold = sold & (self._inventory > -self.max_inventory)
+        bought, sold = trade.bought, trade.sold
         mid, elapsed = trade.mid, self._elapsed + 1
         if frozen is not None:
             bought, sold = bought & ~frozen, sold & ~frozen
