@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmgym.arrays import is_array, to_numpy, to_torch
+from hmgym.arrays import Numpy, is_array, to_numpy, to_torch
 from hmgym.clearing import extended, kernels, lane_kernels, smooth_kernels
 from hmgym.clearing.batched import clear_batched
 from hmgym.clearing.memory import PortfolioMemory
@@ -146,7 +146,7 @@ def _run(
     inputs = (*before, *kernel_arrays(problem), as_array(start), *after)
     outputs = (prices, weights, *((state,) if with_state else ()), residual, iterations, status)
     over_markets(kernel, E, B, *inputs, *outputs)
-    holdings = np.maximum(as_array(problem.wealth), 0.0)[..., None] * weights[..., 1:] / prices[:, None]
+    holdings = np.maximum(as_array(problem.wealth), 0.0)[..., None] * weights[..., 1:] / Numpy.across(prices, B)
     arrays: Any = (prices, weights, holdings, residual, iterations, status == kernels.CLEARED, state)
     return Solved(*arrays)
 

@@ -260,7 +260,9 @@ class Population:
         config = self.config
         return PopulationMemory(
             traits=memory.traits,
-            trend=next_trend(memory.trend, self.trend_decay, log_return[:, None]),
+            trend=next_trend(
+                memory.trend, self.trend_decay, namespace(log_return).across(log_return, memory.trend.shape[1])
+            ),
             error=next_error(memory.error, config.error_persistence, self.error_innovation, draws.error),
             sentiment=next_sentiment(
                 memory.sentiment, config.sentiment_persistence, self.sentiment_innovation, draws.sentiment
@@ -325,12 +327,13 @@ class Population:
         m = log p + drift + ν·news + pull·(log v − news − log p + e) + gain·x + s + (learners) signal_weight·signal
         """
         traits, log_price, news = memory.traits, view.log_price, view.news
-        mispricing = (view.log_value - news - log_price)[:, None]
-        belief = (log_price + self.config.drift)[:, None] + traits.news_weight * news[:, None]
+        xp, count = namespace(log_price), memory.error.shape[1]
+        mispricing = xp.across(view.log_value - news - log_price, count)
+        belief: Tensor = xp.across(log_price + self.config.drift, count) + traits.news_weight * xp.across(news, count)
         belief = belief + expected_correction(traits.pull, mispricing, memory.error)
         belief = belief + expected_continuation(traits.trend_gain, memory.trend) + memory.sentiment
         if self.n_learners:
-            belief = belief + self.signal_weight * view.signal[:, None]
+            belief = belief + self.signal_weight * xp.across(view.signal, count)
         return belief
 
 

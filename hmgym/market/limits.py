@@ -66,14 +66,15 @@ class Limits:
                 long = own + (credit if long.ndim == 2 else credit[..., None]) * (long - own)
         if self._limited:
             # The clearing takes limits of one number an investor or of one a position, the same for both.
-            short, long = (x if x.ndim == 3 else x[..., None] for x in (short, long))
+            count, positions = demand.wealth.shape[-1], prices.shape[-1] + 1
+            short, long = (x if x.ndim == 3 else xp.spread(x, positions) for x in (short, long))
             whole = supply * xp.exp(demand.start)  # money, at last close and news
             whole = xp.concatenate([xp.ones_like(whole[:, :1]), whole], -1)  # (E, N+1)
-            share = 1.0 / demand.divisor[..., None]
-            short = xp.minimum(short, (whole * self._short)[:, None] * share)
-            long = xp.minimum(long, (whole * self._long)[:, None] * share)
+            share = xp.spread(1.0 / demand.divisor, positions)
+            short = xp.minimum(short, xp.across(whole * self._short, count) * share)
+            long = xp.minimum(long, xp.across(whole * self._long, count) * share)
             if n := self._learners:
-                own = xp.minimum(long[:, :n], (whole * self._learner_long)[:, None] * share[:, :n])
+                own = xp.minimum(long[:, :n], xp.across(whole * self._learner_long, n) * share[:, :n])
                 long = xp.concatenate([own, long[:, n:]], 1)
             if self._owned:
                 long = xp.maximum(long, self._floor)

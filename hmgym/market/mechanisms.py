@@ -58,7 +58,7 @@ class Anticipation:
         self.cost = config.trading_cost if config.cost_anticipation == "exact" else 0.0
         """of money traded, off the objective as it is"""
         self._damping = config.trading_cost if config.cost_anticipation == "quadratic" else 0.0
-        self._damped = self._damping * torch.eye(config.n_assets, dtype=torch.float64)
+        self._damped = torch.empty(0)
 
     def __call__(self, state: MarketState, demand: Demand) -> tuple[Tensor, Tensor]:
         """Beliefs and risk of the demand, with the cost in them where it is quadratic."""
@@ -67,7 +67,10 @@ class Anticipation:
         # q |w − w_prev|² off the objective: 2 q w_prev more return, q more risk of each asset.
         xp = namespace(demand.wealth)
         twice = 2.0 * self._damping / demand.divisor
-        held = state.prices[:, None] * demand.holdings
+        held = xp.across(state.prices, demand.holdings.shape[1]) * demand.holdings
+        if self._damped.shape != demand.risk.shape[1:]:  # one an investor: long rows are added faster than short ones
+            damped = self._damping * torch.eye(held.shape[-1], dtype=torch.float64)
+            self._damped = damped.repeat(held.shape[1], 1, 1)
         damped = placed(self._damped, None if xp is Numpy else demand.risk.device)
         return demand.beliefs + twice[..., None] * held, demand.risk + damped
 
