@@ -58,7 +58,8 @@ def pool_baselines(env_id: str, env_kwargs: Mapping[str, Any]) -> dict[str, Base
     """Equal weights for ever, and the rule on trends of about three and of about ten rows.
 
     Where the action sets parameters all three are constant ones, and the rule sees all prices since the episode's
-    first; where it moves weights, the rule sees the 13 rows that a step shows.
+    first; where it moves weights, the rule sees the 13 rows that a step shows, and each change is cut to what an
+    action can ask for before the pool's own limits.
     """
     box = make_markets(env_id, 1, **env_kwargs).action_map
     policies: dict[str, Policy]
