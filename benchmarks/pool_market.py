@@ -10,13 +10,13 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.jobs import markdown_table
 from hmgym.agents import Estimate, estimate, over_training_seeds
 from hmgym.agents.pool_training import (
     MARKET_OBJECTIVES,
+    PoolMarketRun,
     run_pool_in_market,
     train_pool_in_market,
     with_constant_weights,
@@ -45,15 +45,20 @@ def measure() -> dict[str, Any]:
     for start, objective in tqdm(list(itertools.product(STARTS, MARKET_OBJECTIVES)), unit="row", disable=None):
         config = market_of(STARTS[start])
         trained = [train_pool_in_market(config, objective=objective, updates=UPDATES, seed=seed) for seed in SEEDS]
-        held = {name: earned(each, objective) for name, each in (
-            ("untrained", config), ("constant", with_constant_weights(config)))}  # fmt: skip
-        own = [earned(with_pool(config, one.pool), objective) for one in trained]
+        runs = {"untrained": held_out(config), "constant": held_out(with_constant_weights(config))}
+        mine = [held_out(with_pool(config, one.pool)) for one in trained]
+        held = {name: getattr(run, objective) for name, run in runs.items()}
+        own = [getattr(run, objective) for run in mine]
         rules = [one.parameters.decode(one.pool.config) for one in trained]
         rows.append(
             {
                 "start": start, "objective": objective,
                 "trained": [float(one.mean()) for one in own],
                 **{name: float(one.mean()) for name, one in held.items()},
+                "lost_to_arbitrage": {
+                    **{name: float(run.log_loss.mean()) for name, run in runs.items()},
+                    "trained": [float(run.log_loss.mean()) for run in mine],
+                },
                 "by_seed": {
                     name: [written(estimate((one - other).numpy())) for one in own] for name, other in held.items()
                 },
@@ -71,11 +76,9 @@ def measure() -> dict[str, Any]:
     return {"updates": UPDATES, "markets": MARKETS, "months": MONTHS, "rows": rows}
 
 
-def earned(config: MarketConfig, objective: str) -> Tensor:
-    """Growth (E,) in log over the held-out markets' months, as the objective counts it."""
-    run = run_pool_in_market(config.replace(history="held-out"), months=MONTHS, markets=MARKETS, seed=SHOCKS)
-    found: Tensor = getattr(run, objective)
-    return found
+def held_out(config: MarketConfig) -> PoolMarketRun:
+    """The pool in markets that training did not see."""
+    return run_pool_in_market(config.replace(history="held-out"), months=MONTHS, markets=MARKETS, seed=SHOCKS)
 
 
 def written(one: Estimate) -> list[float]:
@@ -98,4 +101,12 @@ def page(found: dict[str, Any]) -> str:
                 ", ".join("{:+.4f} [{:+.4f}, {:+.4f}]".format(*one) for one in row["by_seed"]["constant"]),
             )
         )  # fmt: skip
-    return f"# Pools trained in markets\n\n`python -m benchmarks.pools --only market`\n\n{markdown_table(rows)}\n"
+    losses = [("start", "objective", "untrained", "k = 0", "trained, a seed each")]
+    for row in found["rows"]:
+        lost = row["lost_to_arbitrage"]
+        each = ", ".join(f"{one:.3f}" for one in lost["trained"])
+        losses.append((row["start"], row["objective"], f"{lost['untrained']:.3f}", f"{lost['constant']:.3f}", each))
+    return (
+        "# Pools trained in markets\n\n`python -m benchmarks.pools --only market`\n\n"
+        f"{markdown_table(rows)}\n\nLost to arbitrage, in log:\n\n{markdown_table(losses)}\n"
+    )

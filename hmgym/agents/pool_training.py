@@ -57,6 +57,11 @@ class PoolMarketRun:
         """The same (E,) less that of the first reserves."""
         return (self.value[-1] / self.hold[-1]).log()
 
+    @property
+    def log_loss(self) -> Tensor:
+        """What of `log_value` (E,) was lost to arbitrage, ≥ 0: the sum over months of log((V + loss)/V)."""
+        return (self.loss / self.value[1:]).log1p().sum(0)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MarketPoolTraining:

@@ -119,10 +119,11 @@ def _table(arguments: MarketArguments, runs: dict[str, PoolMarketRun]) -> list[s
     lines = [
         f"{arguments.held_out_markets} markets of {arguments.months} months that training did not see, "
         "growth of the log of value",
-        f"{'':18}{'growth':>9}{'over hold':>11}   trained less this (95 %)",
+        f"{'':18}{'growth':>9}{'over hold':>11}{'to arbitrage':>14}   trained less this (95 %)",
     ]
     for name, run in runs.items():
         line = f"{name:18}{float(run.log_value.mean()):9.3f}{float(run.over_hold.mean()):11.3f}"
+        line += f"{float(run.log_loss.mean()):14.3f}"
         if name != "trained":
             more = estimate((runs["trained"].log_value - run.log_value).numpy())
             line += f"   {more.mean:+.4f} [{more.low:+.4f}, {more.high:+.4f}]"

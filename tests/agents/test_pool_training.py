@@ -153,6 +153,8 @@ def test_a_run_is_the_market_s_own_arithmetic() -> None:
     # In the first month the first reserves are those that rebalancing is set against.
     torch.testing.assert_close(run.loss[0], run.hold[1] - run.value[1])
     assert bool((run.loss >= -1e-9).all())
+    kept = (run.value[1:] + run.loss) / run.value[:-1]  # of keeping every month's reserves
+    torch.testing.assert_close(run.log_value + run.log_loss, kept.log().sum(0))
     still = run_pool_in_market(with_constant_weights(config(), 1), pool=1, months=5, markets=3, seed=2)
     torch.testing.assert_close(still.weights, still.weights[:1].expand(6, 3, 4), rtol=0.0, atol=0.0)
     torch.testing.assert_close(still.value[0], run.value[0])
