@@ -6,6 +6,8 @@ The untrained start and the limit of weights a day were chosen with two earlier 
 stocks make five pools of four, drawn once. Intervals are of blocks of 63 trading days, drawn with replacement, the same
 for all pools and strategies. ``--only speed`` needs no prices. Writes
 ``benchmarks/results/pools.json`` and ``pools.md``; parts that are not run keep the figures of the last run.
+``--only market`` trains the rule inside markets that clear and writes ``pool_market.json`` and ``.md``
+(:mod:`benchmarks.pool_market`).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks import pool_market
 from benchmarks.jobs import RESULTS, command_of, markdown_table, write_tables
 from hmgym.data import PriceHistory, read_prices
 from hmgym.pools import (
@@ -207,12 +210,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.pools", description=__doc__)
     parser.add_argument("--prices", type=Path, help="CSV file of daily prices")
     parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--only", choices=("speed", "training"))
+    parser.add_argument("--only", choices=("speed", "training", "market"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(argv)
-    if options.prices is None and options.only != "speed":
-        parser.error("--prices is needed but for --only speed")
+    if options.prices is None and options.only not in ("speed", "market"):
+        parser.error("--prices is needed but for --only speed and --only market")
     torch.set_num_threads(1)
+    if options.only in (None, "market"):
+        figures = pool_market.measure()
+        write_tables(
+            options.results, "pool_market", "python -m benchmarks.pools --only market", figures,
+            pool_market.page(figures),
+        )  # fmt: skip
+    if options.only == "market":
+        return 0
     path = options.results / "pools.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     if options.only != "training":

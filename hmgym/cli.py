@@ -18,7 +18,10 @@ COMMANDS = {
         "hmgym.commands.backtest",
         "run market-making strategies on the same draws; write a table and figures",
     ),
-    "pool": ("hmgym.commands.pool", "fit a pool's rule to past prices, or run a pool; write series and figures"),
+    "pool": (
+        "hmgym.commands.pool",
+        "fit a pool's rule to past prices or in a market, or run a pool; write series and figures",
+    ),
     "portfolio": ("hmgym.commands.portfolio", "follow the gradient flow of a portfolio (`hmgym portfolio flow`)"),
     "dashboard": ("hmgym.commands.dashboard", "serve a page with sliders that runs markets and shows them"),
     "best-response": ("hmgym.commands.best_response", "what one of several learners gains by deviating"),

@@ -211,6 +211,25 @@ def test_baselines_are_evaluated_by_name(capsys: pytest.CaptureFixture[str]) -> 
         assert said in error
 
 
+def test_a_parameter_says_what_the_action_of_a_pool_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pool = ["--env", "hmgym/Pool-v0", "--episodes", "4", "--screening-episodes"]
+    status, table, _ = run(
+        "evaluate", "rule_long", *pool, "1", "--parameters", "action=parameters", "per_asset=True", capsys=capsys
+    )
+    assert status == 0
+    assert "best constant (memory " in table
+    out = tmp_path / "run"
+    status, table, _ = run(
+        "train", *pool, "1", "--parameters", "action=parameters", "--timesteps", "600", "--num-envs", "8",
+        "--curve-episodes", "0", "--out", str(out), capsys=capsys,
+    )  # fmt: skip
+    assert status == 0
+    assert all(name in table for name in ("equal weights", "rule short", "rule long", "best constant (memory "))
+    assert json.loads((out / "report.json").read_text())["settings"]["action"] == "parameters"
+    status, _, error = run("evaluate", "rule_long", *pool, "0", "--parameters", "action=rule", capsys=capsys)
+    assert (status, "`action` must be one of" in error) == (2, True)
+
+
 def test_rules_and_lookups_stand_beside_a_baseline(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

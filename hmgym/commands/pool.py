@@ -1,9 +1,10 @@
-"""Fit a pool's rule to past prices, or run one; write parameters, series and figures.
+"""Fit a pool's rule to past prices or in a market, or run one; write parameters, series and figures.
 
 `hmgym pool fit prices.csv --out DIR` trains on the first part of the prices, chooses on a validation part and shows
 what it earns on the last part, which it has not seen: parameters.json, series.csv, summary.txt, training.png and
 panels.png. `hmgym pool simulate` runs a pool over all the prices, with given or fitted parameters: series.csv,
-summary.txt and panels.png.
+summary.txt and panels.png. `hmgym pool market` trains the rule inside markets that clear: parameters.json, training.csv
+and summary.txt.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ from hmgym.pools.parameters import MINUTES_A_DAY
 PROG = "hmgym pool"
 _MONTH = 21  # trading days
 
-ACTIONS = {"fit": "train the rule on past prices", "simulate": "run a pool over prices"}
+ACTIONS = {
+    "fit": "train the rule on past prices",
+    "simulate": "run a pool over prices",
+    "market": "train the rule inside markets that clear",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +115,11 @@ def main(argv: Sequence[str]) -> int:
         return _fit(parse(FitArguments, rest, prog=f"{PROG} fit", description=__doc__))
     if action == "simulate":
         return _simulate(parse(SimulateArguments, rest, prog=f"{PROG} simulate", description=__doc__))
+    if action == "market":
+        from hmgym.commands import pool_market
+
+        own = parse(pool_market.MarketArguments, rest, prog=f"{PROG} market", description=pool_market.__doc__)
+        return pool_market.train_in_market(own, f"{PROG} market")
     sys.stderr.write(f"{PROG}: error: `action` must be one of {', '.join(ACTIONS)}, got {action!r}\n")
     return 2
 

@@ -1,75 +1,43 @@
-"""``hmgym/Pool-v0``: a pool on a weighted invariant whose weights an agent moves, on recorded or simulated prices."""
+"""``hmgym/Pool-v0``: a pool on a weighted invariant whose weights an agent moves, or the rule that moves them.
+
+Prices are recorded or simulated.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from gymnasium.vector import AutoresetMode
 
-from hmgym.analysis.figures import ASSETS, CROWD, LEARNER
 from hmgym.checks import check_interval, check_number, integer, shown
 from hmgym.data import PriceHistory
 from hmgym.envs.boxes import ActionBox, ObservationBox
 from hmgym.envs.face import BatchFace
 from hmgym.envs.history import History
-from hmgym.envs.panels import Line, Panel
+from hmgym.envs.pool_rule_box import RULE_RANGES, RuleBox, decay_of
+from hmgym.envs.pool_series import PoolSeries
 from hmgym.envs.protocol import Flags, FloatArray, Infos, Observations, Simulator, StepResult
 from hmgym.envs.single import BatchEnv
 from hmgym.envs.vector import BatchVectorEnv
 from hmgym.market import MarketConfig
-from hmgym.pools import coarse_weights, reserves_with_fees, reserves_without_fees
+from hmgym.pools import (
+    coarse_weights,
+    price_trend,
+    reserves_with_fees,
+    reserves_without_fees,
+    weight_changes,
+)
+
+PoolAction: TypeAlias = Literal["weights", "parameters"]
 
 REWARDS = ("log_value", "over_hold")
 MEMORY = 13
 """Rows of prices that a step shows, the last one included: a year of months."""
 _LAGS = (1, 3, 12)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoolSeries:
-    """One pool's episode so far, T rows.
-
-    Attributes:
-        assets: names of the N assets.
-        prices: (T, N), money.
-        weights: (T, N).
-        value: (T,) of the reserves, 1 at the start.
-        hold: (T,) of the first reserves, 1 at the start.
-    """
-
-    assets: tuple[str, ...]
-    prices: FloatArray
-    weights: FloatArray
-    value: FloatArray
-    hold: FloatArray
-
-    period: ClassVar[str] = "month"
-
-    def __len__(self) -> int:
-        return len(self.value)
-
-    def panels(self) -> tuple[Panel, ...]:
-        """Prices, weights, and value beside that of the first reserves."""
-        colours = [ASSETS[i % len(ASSETS)] for i in range(len(self.assets))]
-
-        def each(values: FloatArray) -> tuple[Line, ...]:
-            named = zip(self.assets, colours, values.T, strict=True)
-            return tuple(Line(values=one, label=name, colour=colour) for name, colour, one in named)
-
-        return (
-            Panel(title="Price", unit="of the first", wide=True, log=True, lines=each(self.prices / self.prices[0])),
-            Panel(title="Weights", unit="of the pool's value", floor=0.0, lines=each(self.weights)),
-            Panel(
-                title=f"Value {self.value[-1]:.2f}, held {self.hold[-1]:.2f}", unit="of the first", log=True,
-                compared=True,
-                lines=(Line(values=self.value, label="pool", colour=LEARNER),
-                       Line(values=self.hold, label="first reserves held", colour=CROWD, dashed=True)),
-            ),
-        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,6 +50,7 @@ class PoolWeightsState:
         reserves: (E, N).
         elapsed: (E,) steps since the start.
         maximum_change: largest change of a weight in a step.
+        acts_on: what an action sets, "weights" or "parameters".
     """
 
     prices: FloatArray
@@ -89,9 +58,16 @@ class PoolWeightsState:
     reserves: FloatArray
     elapsed: npt.NDArray[np.int64]
     maximum_change: float
+    acts_on: PoolAction = "weights"
 
     def action(self, changes: FloatArray) -> FloatArray:
-        """Actions (E, N) that ask for changes (E, N) of weights, the nearest there are."""
+        """Actions (E, N) that ask for changes (E, N) of weights, the nearest there are.
+
+        Raises:
+            ValueError: an action sets the parameters of the rule.
+        """
+        if self.acts_on != "weights":
+            raise ValueError(f'`action` of the pool must be "weights" to ask for changes, got {self.acts_on!r}')
         return np.clip(np.asarray(changes, np.float64) / self.maximum_change, -1.0, 1.0)
 
 
@@ -107,6 +83,8 @@ class PoolSimulator(Simulator):
         self,
         num_markets: int,
         *,
+        action: PoolAction = "weights",
+        per_asset: bool = False,
         n_assets: int = 3,
         steps: int = 60,
         history: PriceHistory | str = "training",
@@ -120,8 +98,13 @@ class PoolSimulator(Simulator):
     ) -> None:
         self.num_markets = integer("num_envs", num_markets, 1)
         self.steps = integer("steps", steps, 1)
-        if not isinstance(simulated, (bool, np.bool_)):
-            raise ValueError(f"`simulated` must be True or False, got {shown(simulated)}")
+        for name, flag in (("simulated", simulated), ("per_asset", per_asset)):
+            if not isinstance(flag, (bool, np.bool_)):
+                raise ValueError(f"`{name}` must be True or False, got {shown(flag)}")
+        if action not in get_args(PoolAction):
+            raise ValueError(f"`action` must be one of {list(get_args(PoolAction))}, got {shown(action)}")
+        if per_asset and action == "weights":
+            raise ValueError('`per_asset` must be False where `action` is "weights", got True')
         if reward not in REWARDS:
             raise ValueError(f"`reward` must be one of {list(REWARDS)}, got {reward!r}")
         check_interval("maximum_change", maximum_change, 0.0, 1.0)
@@ -145,7 +128,9 @@ class PoolSimulator(Simulator):
         returns = np.diff(np.log(self._recorded), axis=0)
         self._mean, self._root = returns.mean(0), np.linalg.cholesky(np.cov(returns.T) + 1e-12 * np.eye(n_assets))
         self._scale = returns.std(0)
-        self.action_map = ActionBox([f"weight_{i}" for i in range(n_assets)])
+        self.acts_on = action
+        self._rule_box = RuleBox(n_assets, bool(per_asset)) if action == "parameters" else None
+        self.action_map = self._rule_box or ActionBox([f"weight_{i}" for i in range(n_assets)])
         names = [f"weight_{i}" for i in range(n_assets)]
         names += [f"return_{lag}_{i}" for lag in _LAGS for i in range(n_assets)]
         self.observation_map = ObservationBox([*names, "over_hold", "time_left"])
@@ -154,6 +139,7 @@ class PoolSimulator(Simulator):
         self._weights = np.full((num_markets, n_assets), 1.0 / n_assets)
         self._reserves, self._first = (np.ones((num_markets, n_assets)) for _ in range(2))
         self._elapsed = np.zeros(num_markets, np.int64)
+        self._last = np.full((num_markets, self.action_map.size), np.nan)  # actions
         self._started = False
 
     @property
@@ -172,6 +158,7 @@ class PoolSimulator(Simulator):
         return PoolWeightsState(
             prices=self._recent(), weights=self._weights.copy(), reserves=self._reserves.copy(),
             elapsed=self._elapsed.copy(), maximum_change=self.maximum_change,
+            acts_on=self.acts_on,
         )  # fmt: skip
 
     def reset(self, rows: npt.NDArray[np.int64], generators: list[np.random.Generator]) -> None:
@@ -179,7 +166,7 @@ class PoolSimulator(Simulator):
         for row in rows:
             self._paths[row] = self._path(generators[row])
         self._weights[rows] = 1.0 / self.n_assets
-        self._elapsed[rows], self._started = 0, True
+        self._elapsed[rows], self._last[rows], self._started = 0, np.nan, True
         self._reserves[rows] = 1.0 / self.n_assets / self._prices()[rows]
         self._first[rows] = self._reserves[rows]
         if self.history is not None:
@@ -192,12 +179,12 @@ class PoolSimulator(Simulator):
         frozen: Flags | None = None,
         acting: Flags | None = None,
     ) -> StepResult:
-        """Move the weights of every pool, then prices; arbitrage holds reserves to both."""
+        """Move weights, as the action or its rule says, then prices; arbitrage holds reserves to both."""
         self._require_start()
         idle = np.zeros(self.num_markets, np.bool_) if frozen is None else frozen
         before, elapsed = self._prices(), np.where(idle, self._elapsed, self._elapsed + 1)
         after = self._paths[np.arange(self.num_markets), MEMORY - 1 + np.minimum(elapsed, self.steps)]
-        wanted = self.maximum_change * (action[:, 0] - action[:, 0].mean(-1, keepdims=True))
+        wanted = self._wanted(action[:, 0])
         weights, reserves = self._moved(np.where(idle[:, None], 0.0, wanted), before, after)
         if frozen is not None:
             weights = np.where(idle[:, None], self._weights, weights)
@@ -208,6 +195,7 @@ class PoolSimulator(Simulator):
         reward = np.where(idle, 0.0, reward)
         ended = ~idle & (elapsed == self.steps)
         self._weights, self._reserves, self._elapsed = weights, reserves, elapsed
+        self._last = np.where(idle[:, None], self._last, action[:, 0])
         if self.history is not None:
             self.history.append(self._snapshot())
         return StepResult(reward[:, None], ended[:, None])
@@ -222,12 +210,28 @@ class PoolSimulator(Simulator):
         return np.concatenate(parts, -1).astype(np.float32)[:, None]
 
     def infos(self) -> Infos:
-        """Prices, weights, reserves, value and that of the first reserves (1 at the start)."""
+        """Prices, weights, reserves, value and that of the first reserves (1 at the start); parameters of the rule."""
         value, hold = self._values()
+        rule = {} if self._rule_box is None else self._rule_box.to_rule(self._last)
         return {
             "prices": self._prices(), "weights": self._weights.copy(), "reserves": self._reserves.copy(),
-            "value": value, "hold": hold,
+            "value": value, "hold": hold, **rule,
         }  # fmt: skip
+
+    def _wanted(self, action: FloatArray) -> FloatArray:
+        """Changes of weights (E, N) before guardrails, of actions (E, size)."""
+        if self._rule_box is None:
+            wanted: FloatArray = self.maximum_change * (action - action.mean(-1, keepdims=True))
+            return wanted
+        rule = self._rule_box.to_rule(action)
+        # A first price that is repeated in front leaves the rule where it begins.
+        columns = np.maximum(self._elapsed[:, None] + np.arange(-self.steps, MEMORY), 0)
+        seen = self._paths[np.arange(self.num_markets)[:, None], columns]
+        k, exponents, scaling = (torch.from_numpy(rule[name]) for name in ("k", "exponent", "pre_scaling"))
+        with torch.no_grad():
+            trend = price_trend(torch.from_numpy(seen), decay_of(rule["memory"]).expand(-1, self.n_assets))
+            changes: FloatArray = weight_changes(trend[:, -1:], k, exponents, scaling)[:, 0].numpy()
+        return changes
 
     def _moved(self, wanted: FloatArray, before: FloatArray, after: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Weights and reserves (E, N) after a step."""
@@ -268,7 +272,11 @@ class PoolSimulator(Simulator):
 
     def _snapshot(self) -> dict[str, FloatArray]:
         value, hold = self._values()
-        return {"prices": self._prices(), "weights": self._weights.copy(), "value": value, "hold": hold}
+        found = {"prices": self._prices(), "weights": self._weights.copy(), "value": value, "hold": hold}
+        if self._rule_box is not None:
+            share = 0.5 * (1.0 + self._last.reshape(self.num_markets, len(RULE_RANGES), -1).mean(-1))
+            found["rule"] = share
+        return found
 
     def _series(self, **arrays: FloatArray) -> PoolSeries:
         return PoolSeries(assets=self.assets, **arrays)
@@ -290,16 +298,21 @@ class PoolFace(BatchFace):
 
 
 class PoolEnv(PoolFace, BatchEnv):
-    """A pool that holds N assets in proportion to its weights, which the agent moves.
+    """A pool that holds N assets in proportion to its weights, which the agent moves, itself or by a rule.
 
     ## Description
     At prices p the pool holds w_i of its value in asset i; as prices move, arbitrage trades it along its invariant
-    Π R_i^{w_i}. Every step the agent moves the weights, then the next prices come, and arbitrage takes its part of the
+    Π R_i^{w_i}. Every step the weights are moved, then the next prices come, and arbitrage takes its part of the
     trades to both: :func:`hmgym.pools.reserves_without_fees`, with a `fee` :func:`hmgym.pools.reserves_with_fees`.
 
     ## Action space
-    A box of [-1, 1]^N: changes of weights, `maximum_change` (a − mean a), cut to `maximum_change` and held within
-    [minimum_weight, 1 − (N − 1) minimum_weight].
+    "weights": a box of [-1, 1]^N, changes of weights `maximum_change` (a − mean a). "parameters": a box of [-1, 1]^4,
+    memory (2 to 60 rows), k (0 to 100), exponent (1 to 4) and pre_scaling (.01 to 1) of the power-channel rule, on log
+    scales (:class:`hmgym.envs.pool_rule_box.RuleBox`); with `per_asset` one of each an asset, [-1, 1]^4N. The changes
+    are then those that the rule makes of all prices from the first that the first observation shows to the present
+    one, :func:`hmgym.pools.price_trend` and :func:`hmgym.pools.weight_changes`. Either way they are cut to
+    `maximum_change` and weights held within [minimum_weight, 1 − (N − 1) minimum_weight]. Entries outside are clipped,
+    NaN and infinity raise.
 
     ## Observation space
     A float32 vector in [-1, 1]: weights 2w − 1; log returns of each asset over the last 1, 3 and 12 rows by tanh, in
@@ -312,9 +325,12 @@ class PoolEnv(PoolFace, BatchEnv):
     Equal weights and a value of 1, at a row of the history that the seed draws. Terminated after `steps`.
 
     ## Info
-    `prices (N,)`, `weights (N,)`, `reserves (N,)`, `value`, `hold`, the value of the first reserves.
+    `prices (N,)`, `weights (N,)`, `reserves (N,)`, `value`, `hold`, the value of the first reserves; with "parameters"
+    also `memory`, `k`, `exponent` and `pre_scaling` of the last step, (1,) or (N,), NaN after a reset.
 
     Args:
+        action: "weights", or "parameters" of the rule.
+        per_asset: whether every asset has parameters of its own; only with "parameters".
         n_assets: N >= 2.
         steps: of an episode, rows of prices.
         history: "training", "held-out" or "all" of the packaged monthly prices, or a price history.
@@ -347,6 +363,8 @@ class PoolVectorEnv(PoolFace, BatchVectorEnv):
         self,
         *,
         num_envs: int = 1,
+        action: PoolAction = "weights",
+        per_asset: bool = False,
         n_assets: int = 3,
         steps: int = 60,
         history: PriceHistory | str = "training",
@@ -361,9 +379,9 @@ class PoolVectorEnv(PoolFace, BatchVectorEnv):
         autoreset_mode: str | AutoresetMode | None = None,
     ) -> None:
         batch = PoolSimulator(
-            num_envs, n_assets=n_assets, steps=steps, history=history, simulated=simulated,
-            maximum_change=maximum_change, minimum_weight=minimum_weight, fee=fee, noise_ratio=noise_ratio,
-            reward=reward, record=render_mode is not None,
+            num_envs, action=action, per_asset=per_asset, n_assets=n_assets, steps=steps, history=history,
+            simulated=simulated, maximum_change=maximum_change, minimum_weight=minimum_weight, fee=fee,
+            noise_ratio=noise_ratio, reward=reward, record=render_mode is not None,
         )  # fmt: skip
         super().__init__(
             batch, render_mode=render_mode, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode

@@ -38,3 +38,4 @@ FACES = [
 ]
 OPTIONS = {"hidden_regime": False, "leverage_axes": 2, "history": "held-out", "n_assets": 1, "n_investors": 8}
 FACES.append(Face("hmgym/LeverageBeliefs-v0", OPTIONS))
+FACES.append(Face("hmgym/Pool-v0", {"action": "parameters"}))

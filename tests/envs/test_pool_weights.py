@@ -90,6 +90,10 @@ def test_spans_are_those_of_the_packaged_history() -> None:
         ({"minimum_weight": 0.5}, "`minimum_weight` must be"),
         ({"simulated": "yes"}, "`simulated` must be True or False"),
         ({"history": "future"}, "`history` must be"),
+        ({"action": "rule"}, r"`action` must be one of \['weights', 'parameters'\], got 'rule'"),
+        ({"action": None}, "`action` must be one of"),
+        ({"action": "parameters", "per_asset": 1}, "`per_asset` must be True or False, got 1"),
+        ({"per_asset": True}, '`per_asset` must be False where `action` is "weights"'),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from hmgym.agents.pool_training import run_pool_in_market, train_pool_in_market, with_pool
 from hmgym.cli import main
 from hmgym.data import PriceHistory, sp500_monthly, write_prices
+from hmgym.market import MarketConfig
+from hmgym.market.pooled import PoolInvestor
 from hmgym.pools import PoolConfig, PoolParameters, PowerChannelPool
 from tests.pools.markets import random_prices
 
@@ -85,6 +88,37 @@ def test_a_run_over_the_packaged_prices(tmp_path: Path, capsys: pytest.CaptureFi
     assert len((tmp_path / "out" / "series.csv").read_text().splitlines()) == 1 + len(sp500_monthly().dates)
 
 
+def test_training_in_a_market(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "market"
+    small = ["--months", "4", "--window", "2", "--markets", "2", "--updates", "3", "--held-out-markets", "3"]
+    status, printed, _ = run(
+        "market", *small, "--seed", "4", "--out", str(out), "--parameters", "n_investors=8", "n_assets=2",
+        capsys=capsys,
+    )  # fmt: skip
+    assert status == 0
+    assert {path.name for path in out.iterdir()} == {"parameters.json", "training.csv", "summary.txt"}
+    bounds = PoolInvestor()
+    start = PoolParameters.initial(3, bounds.config, memory=90.0, k_per_day=0.1, pre_scaling=5.0)
+    config = MarketConfig(
+        n_investors=8, n_assets=2, price_mechanism="pools", pools=(PoolInvestor(parameters=start),)
+    )  # fmt: skip
+    expected = train_pool_in_market(config, window=2, months=4, markets=2, updates=3, seed=4)
+    written = PoolParameters.from_dict(json.loads((out / "parameters.json").read_text())["parameters"])
+    for name, each in written.to_dict().items():
+        torch.testing.assert_close(each, expected.parameters.to_dict()[name], rtol=0.0, atol=0.0)
+    with (out / "training.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["objective a month"]) for row in rows] == expected.objective.tolist()
+    shown = (out / "summary.txt").read_text()
+    assert shown in printed + "\n"
+    run_of_it = run_pool_in_market(
+        with_pool(config, expected.pool).replace(history="held-out"), months=4, markets=3, seed=10_000
+    )
+    line = next(line for line in shown.splitlines() if line.startswith("trained"))
+    assert line.split()[1] == f"{float(run_of_it.log_value.mean()):.3f}"
+    assert "constant weights" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -96,7 +130,14 @@ def test_a_run_over_the_packaged_prices(tmp_path: Path, capsys: pytest.CaptureFi
         (["simulate", "--parameters", "fees=1"], "`parameters` must be some of"),
         (["simulate", "--parameters", "fee=2"], "`fee` must be in [0, 1), got 2"),
         (["simulate", "--fitted", "PRICES"], "`fitted` must be parameters.json of a fit"),
-        (["mine"], "`action` must be one of fit, simulate, got 'mine'"),
+        (["market", "--objective", "luck"], "`objective` must be one of log_value, over_hold, got 'luck'"),
+        (["market", "--parameters", "history=all"], "`parameters` must be some of"),
+        (["market", "--parameters", "n_assets=0"], "`n_assets` must be an integer >= 1, got 0"),
+        (["market", "--held-out-markets", "1"], "`held_out_markets` must be an integer >= 2, got 1"),
+        (["market", "--size", "0"], "`size` must be in"),
+        (["market", "--k", "0"], "`k_per_day` must be"),
+        (["market", "--seed", "-1"], "`seed` must be an integer >= 0, got -1"),
+        (["mine"], "`action` must be one of fit, simulate, market, got 'mine'"),
     ],
 )
 def test_what_is_refused(
@@ -115,8 +156,8 @@ def test_what_is_refused(
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     status, printed, _ = run("--help", capsys=capsys)
-    assert (status, "fit" in printed, "simulate" in printed) == (0, True, True)
-    for action in ("fit", "simulate"):
+    assert (status, "fit" in printed, "simulate" in printed, "market" in printed) == (0, True, True, True)
+    for action in ("fit", "simulate", "market"):
         status, printed, _ = run(action, "--help", capsys=capsys)
         assert status == 0
         assert f"hmgym pool {action}" in printed
