@@ -9,9 +9,12 @@ and V depends on the prices. With u(v) the log prices that clear while the K poo
 
     is  v_k = log V_k(u(v)),     k = 1 … K,
 
-by Newton's method: ∂u/∂v comes from the adjoint of the clearing. Where the others hold net no short of any asset, the
-matrix of slopes has all eigenvalues at least the least cash weight, so there is one root; one pool's is kept between
-two values of different signs, several pools' steps are halved where they do not help.
+by Newton's method: ∂u/∂v = H⁻¹(w_k e^v_k), H the Hessian of the clearing. Where the others hold net no short of any
+asset, the matrix of slopes has all eigenvalues at least the least cash weight, so there is one root.
+
+The compiled search of ``pool_kernels.py`` goes from each clearing to the next without building portfolios again. What it
+gives up, and smoothing and other devices, are searched here with more care: one pool's value is kept between two of
+different signs, several pools' steps are halved where they do not help, and the map itself is tried where none does.
 
 What its arbitrageurs gain is what a pool loses against keeping R⁰: Σ p_i R⁰_i − V ≥ 0, also where w is new.
 
@@ -146,10 +149,7 @@ class _Found(NamedTuple):
 
 def _search(problem: Problem, pools: Pools, options: Options) -> _Found:
     """Roots of all markets but the ``rejected`` ones: by the compiled search, then with care where that gives up."""
-    if problem.start is None:
-        first = torch.log(pools.reserves[..., 0] / pools.weights[..., 0])  # what its cash says that a pool is worth
-    else:
-        first = log_values(pools, torch.log(problem.start))
+    first = _first_values(problem, pools)
     on_cpu = problem.beliefs.device.type == "cpu"
     if on_cpu and options.smoothing == 0.0 and options.backend != "torch":
         found, done = _search_compiled(problem, pools, first, options.rejected)
@@ -167,6 +167,16 @@ def _search(problem: Problem, pools: Pools, options: Options) -> _Found:
         each[rows] = new
     found.values[rows], found.slopes[rows], found.error[rows] = best.values, best.slopes, best.error
     return found
+
+
+def _first_values(problem: Problem, pools: Pools) -> Tensor:
+    """v (E, K) to start from: at prices that are given, or at the investors' mean belief, or what cash says."""
+    if problem.start is not None:
+        return log_values(pools, torch.log(problem.start))
+    rich = problem.wealth.clamp(min=0.0)
+    believed = log_values(pools, (rich[..., None] * problem.beliefs).sum(1) / rich.sum(1)[:, None])
+    cash = torch.log(pools.reserves[..., 0] / pools.weights[..., 0])
+    return torch.where(torch.isfinite(believed), believed, cash)
 
 
 def _nothing(problem: Problem, first: Tensor) -> tuple[_Found, Tensor]:

@@ -53,7 +53,7 @@ def solve(problem: Problem, options: Options) -> Solved:
     in decimals.
     """
     if options.found is not None:
-        return options.found
+        return Solved(*(x.detach() for x in options.found))  # others than given: each result has its own graph
     if is_array(problem.beliefs):
         return _solve_arrays(problem, options)
     if options.backend == "torch" or problem.beliefs.device.type != "cpu":
