@@ -1,11 +1,11 @@
 """The compiled search for the values of pools, market by market (numba, float64).
 
-``pools.py`` says what is searched: v with v_k = log V_k(u(v)). A market is cleared at the first values from nothing, and
-from then on from the prices and the portfolios of the step before, which a step of Newton's method moves little. With T
-of the last clearing the Hessian H of Psi is a sum, so the slopes H⁻¹w_k cost one factorisation a market.
+``pools.py`` says what is searched: v with v_k = log V_k(u(v)). A market is cleared at the first values from nothing,
+and from then on from the prices and the portfolios of the step before, which a step of Newton's method moves little.
+With T of the last clearing the Hessian H of Psi is a sum, so the slopes H⁻¹w_k cost one factorisation a market.
 
-What does not clear, or is not nearer after some halvings of a step, is left to ``pools.py``, which takes more care. This
-file calls into ``lane_kernels.py``; numba's disk cache does not see edits there.
+What does not clear, or is not nearer after some halvings of a step, is left to ``pools.py``, which takes more care.
+This file calls into ``lane_kernels.py``; numba's disk cache does not see edits there.
 
 Names: E markets, B investors, N assets, K pools, n = N + 1 positions, G groups of investors.
 """

@@ -12,8 +12,8 @@ and V depends on the prices. With u(v) the log prices that clear while the K poo
 by Newton's method: ∂u/∂v = H⁻¹(w_k e^v_k), H the Hessian of the clearing. Where the others hold net no short of any
 asset, the matrix of slopes has all eigenvalues at least the least cash weight, so there is one root.
 
-The compiled search of ``pool_kernels.py`` goes from each clearing to the next without building portfolios again. What it
-gives up, and smoothing and other devices, are searched here with more care: one pool's value is kept between two of
+The compiled search of ``pool_kernels.py`` goes from each clearing to the next without building portfolios again. What
+it gives up, and smoothing and other devices, are searched here with more care: one pool's value is kept between two of
 different signs, several pools' steps are halved where they do not help, and the map itself is tried where none does.
 
 What its arbitrageurs gain is what a pool loses against keeping R⁰: Σ p_i R⁰_i − V ≥ 0, also where w is new.
@@ -193,9 +193,7 @@ def _nothing(problem: Problem, first: Tensor) -> tuple[_Found, Tensor]:
     return found, torch.zeros(E, dtype=torch.bool, device=device)
 
 
-def _search_compiled(
-    problem: Problem, pools: Pools, first: Tensor, rejected: tuple[int, ...]
-) -> tuple[_Found, Tensor]:
+def _search_compiled(problem: Problem, pools: Pools, first: Tensor, rejected: tuple[int, ...]) -> tuple[_Found, Tensor]:
     """What the kernel found, and where it did (E,)."""
     E, B, N = problem.beliefs.shape
     share = pools.weights

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from benchmarks.pool_roots import random_markets, scan
-from hmgym.clearing import ClearingError, Pools, clear_market, pool_kernels, pools as pools_module
+from hmgym.clearing import ClearingError, Pools, clear_market, pool_kernels
+from hmgym.clearing import pools as pools_module
 
 FLOAT = torch.float64
 
