@@ -203,7 +203,8 @@ def _search_compiled(problem: Problem, pools: Pools, first: Tensor, rejected: tu
     solved = run_kernel(pool_kernels.clear_with_pools, problem.as_arrays(), list(rejected), after=extra)
     failed = ~as_array(solved.converged)
     values[failed], slopes[failed], error[failed] = 0.0, 0.0, np.inf
-    found = _Found(*map(to_torch, (values, slopes, error)), Solved(*map(to_torch, solved)))
+    tensors = Solved(*map(to_torch, solved))
+    found = _Found(to_torch(values), to_torch(slopes), to_torch(error), tensors)
     return found, found.solved.converged.clone()
 
 

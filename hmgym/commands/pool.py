@@ -321,7 +321,7 @@ def _write(out: Path, summary: str, history: PriceHistory, run: PoolRun, panels:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(head)
         date: datetime.date
-        for date, row in zip(history.dates, body, strict=True):
-            table.writerow([date.isoformat(), *(repr(float(each)) for each in row)])
+        for date, row in zip(history.dates, body.tolist(), strict=True):
+            table.writerow([date.isoformat(), *row])
     (out / "summary.txt").write_text(summary + "\n", encoding="utf-8")
     save(panels, out / "panels.png")
