@@ -1,18 +1,22 @@
 """Training a pool's rule inside markets that clear, and what it earns in markets of other years.
 
-``python -m benchmarks.pools --only market``: trained on the fundamentals of 1990 to 2009, from two starts, by two
-objectives, each with three seeds; then 128 markets of 60 months on those of 2010 to 2022, the same shocks for all. Set
-beside where training began and a pool whose weights stand still, k = 0.
+``python -m benchmarks.pool_market``: trained on the fundamentals of 1990 to 2009, from two starts, by two objectives,
+each with three seeds; then 128 markets of 60 months on those of 2010 to 2022, the same shocks for all. Set beside where
+training began and a pool whose weights stand still, k = 0. Writes ``benchmarks/results/pool_market.json`` and ``.md``.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
-from benchmarks.jobs import markdown_table
+from benchmarks.jobs import RESULTS, command_of, markdown_table, write_tables
 from hmgym.agents import Estimate, estimate, over_training_seeds
 from hmgym.agents.pool_training import (
     MARKET_OBJECTIVES,
@@ -86,8 +90,8 @@ def written(one: Estimate) -> list[float]:
     return [one.mean, one.low, one.high]
 
 
-def page(found: dict[str, Any]) -> str:
-    """The table in Markdown."""
+def page(found: dict[str, Any], command: str) -> str:
+    """The tables in Markdown."""
     head = ("start", "objective", "untrained", "k = 0", "trained, a seed each", "less untrained (95 %)",
             "less k = 0 (95 %)", "less k = 0, a seed each (95 %)")  # fmt: skip
     rows = [head]
@@ -107,6 +111,21 @@ def page(found: dict[str, Any]) -> str:
         each = ", ".join(f"{one:.3f}" for one in lost["trained"])
         losses.append((row["start"], row["objective"], f"{lost['untrained']:.3f}", f"{lost['constant']:.3f}", each))
     return (
-        "# Pools trained in markets\n\n`python -m benchmarks.pools --only market`\n\n"
+        f"# Pools trained in markets\n\n`{command}`\n\n"
         f"{markdown_table(rows)}\n\nLost to arbitrage, in log:\n\n{markdown_table(losses)}\n"
     )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and write; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="benchmarks.pool_market", description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    found, command = measure(), command_of("benchmarks.pool_market", argv)
+    write_tables(options.results, "pool_market", command, found, page(found, command))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

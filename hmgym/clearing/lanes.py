@@ -222,6 +222,17 @@ def absolute(_: Any, x: Any) -> Any:
 
 
 @intrinsic
+def root(_: Any, x: Any) -> Any:
+    """The square root of each."""
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_NUMBERS, [_NUMBERS])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.sqrt.v{WIDTH}f64"), args)
+
+    return LANES(x), build
+
+
+@intrinsic
 def total(_: Any, x: Any) -> Any:
     """The sum of the eight, as one number, always in the same order: halves are added to each other."""
 

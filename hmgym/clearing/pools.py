@@ -9,9 +9,12 @@ and V depends on the prices. With u(v) the log prices that clear while the K poo
 
     is  v_k = log V_k(u(v)),     k = 1 … K,
 
-by Newton's method: ∂u/∂v comes from the adjoint of the clearing. Where the others hold net no short of any asset, the
-matrix of slopes has all eigenvalues at least the least cash weight, so there is one root; one pool's is kept between
-two values of different signs, several pools' steps are halved where they do not help.
+by Newton's method: ∂u/∂v = H⁻¹(w_k e^v_k), H the Hessian of the clearing. Where the others hold net no short of any
+asset, the matrix of slopes has all eigenvalues at least the least cash weight, so there is one root.
+
+The compiled search of ``pool_kernels.py`` goes from each clearing to the next without building portfolios again. What
+it gives up, and smoothing and other devices, are searched here with more care: one pool's value is kept between two of
+different signs, several pools' steps are halved where they do not help, and the map itself is tried where none does.
 
 What its arbitrageurs gain is what a pool loses against keeping R⁰: Σ p_i R⁰_i − V ≥ 0, also where w is new.
 
@@ -25,16 +28,22 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from hmgym.arrays import to_torch
+from hmgym.clearing import pool_kernels
 from hmgym.clearing.adjoint import pull_back
 from hmgym.clearing.differentiable import differentiable_solve
+from hmgym.clearing.kernels import BELOW
+from hmgym.clearing.lane_kernels import memory_size
+from hmgym.clearing.pool_kernels import PRECISION, ROUNDING
 from hmgym.clearing.problem import Problem
-from hmgym.clearing.solve import Options, Solved, solve
+from hmgym.clearing.solve import Options, Solved, run_kernel, solve
+from hmgym.clearing.threads import as_array
 
 _STEPS = 100  # clearings at most
-_PRECISION, _ROUNDING = 2e-15, 1e-13  # of v, times 1 + |v|: always good enough; and where steps no longer help
 _CLEARED = 1e-10  # of v, up to which a market counts as cleared
 _LEAST_SHARE = 1.0 / 64.0  # of a Newton step, before the map itself is tried
 _LEAST_AWAY, _FURTHEST = 0.1, 50.0  # of v: a step where nothing bounds it; the longest of Newton's, in gaps
@@ -77,25 +86,25 @@ def solve_with_pools(problem: Problem, pools: Pools, options: Options) -> tuple[
     """
     fixed = _detached(problem)
     held = Pools(weights=pools.weights.detach(), reserves=pools.reserves.detach())
-    values, slopes, error = _search(fixed, held, options)
+    found = _search(fixed, held, options)
+    values, options = found.values, dataclasses.replace(options, rejected=(), found=found.solved)
     tracked = torch.is_grad_enabled() and any(
         x is not None and x.requires_grad for x in (*problem.inputs, pools.weights, pools.reserves)
     )
+    solved = found.solved
     if tracked:
         # One implicit step, which moves nothing: v = v* + J⁻¹ (log V(u(v*)) − v*) has the derivatives of the root.
         solved = differentiable_solve(_with_orders(problem, pools, values), options)
         gap = log_values(pools, torch.log(solved.prices)) - values
-        inverse = torch.linalg.inv(_jacobian(held, values, slopes))
+        inverse = torch.linalg.inv(_jacobian(held, values, found.slopes))
         step = (inverse @ torch.nan_to_num(gap)[..., None])[..., 0]
         values = values + (step - step.detach())
         solved = differentiable_solve(_with_orders(problem, pools, values), options)
-    else:
-        solved = solve(_with_orders(problem, pools, values), options)
     worth = torch.exp(values)
     prices = torch.cat([torch.ones_like(solved.prices[:, :1]), solved.prices], -1)[:, None]
     reserves = pools.weights * worth[..., None] / prices
     loss = (pools.reserves * prices).sum(-1) - worth
-    converged = solved.converged & (error <= _CLEARED)
+    converged = solved.converged & (found.error <= _CLEARED)
     if not bool(converged.all()):
         bad = ~converged
         solved = solved._replace(
@@ -129,19 +138,83 @@ class _Point(NamedTuple):
         return _Point(*(x.index_copy(0, index, y) for x, y in zip(self, other, strict=True)))
 
 
-def _search(problem: Problem, pools: Pools, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-    """Roots v (E, K), slopes w_k'∂u/∂orders (E, K, N) there, and what is left of the equations (E,)."""
-    if problem.start is None:
-        trial = torch.log(pools.reserves[..., 0] / pools.weights[..., 0])  # what its cash says that a pool is worth
+class _Found(NamedTuple):
+    """The end of a search."""
+
+    values: Tensor  # (E, K) roots v; 0 where nothing was searched
+    slopes: Tensor  # (E, K, N) w_k'∂u/∂orders there
+    error: Tensor  # (E,) what is left of the equations
+    solved: Solved  # the markets cleared with pools of these values
+
+
+def _search(problem: Problem, pools: Pools, options: Options) -> _Found:
+    """Roots of all markets but the ``rejected`` ones: by the compiled search, then with care where that gives up."""
+    first = _first_values(problem, pools)
+    on_cpu = problem.beliefs.device.type == "cpu"
+    if on_cpu and options.smoothing == 0.0 and options.backend != "torch":
+        found, done = _search_compiled(problem, pools, first, options.rejected)
     else:
-        trial = log_values(pools, torch.log(problem.start))
+        found, done = _nothing(problem, first)
+    done[list(options.rejected)] = True
+    if bool(done.all()):
+        return found
+    rows = torch.nonzero(~done)[:, 0]
+    own, here = problem.rows(rows), Pools(weights=pools.weights[rows], reserves=pools.reserves[rows])
+    careful = dataclasses.replace(options, rejected=())
+    best = _search_with_care(own, here, first[rows], careful)
+    solved = solve(_with_orders(own, here, best.values), careful)
+    for each, new in zip(found.solved, solved, strict=True):
+        each[rows] = new
+    found.values[rows], found.slopes[rows], found.error[rows] = best.values, best.slopes, best.error
+    return found
+
+
+def _first_values(problem: Problem, pools: Pools) -> Tensor:
+    """v (E, K) to start from: at prices that are given, or at the investors' mean belief, or what cash says."""
+    if problem.start is not None:
+        return log_values(pools, torch.log(problem.start))
+    rich = problem.wealth.clamp(min=0.0)
+    believed = log_values(pools, (rich[..., None] * problem.beliefs).sum(1) / rich.sum(1)[:, None])
+    cash = torch.log(pools.reserves[..., 0] / pools.weights[..., 0])
+    return torch.where(torch.isfinite(believed), believed, cash)
+
+
+def _nothing(problem: Problem, first: Tensor) -> tuple[_Found, Tensor]:
+    """An empty result to enter markets in, and that none is done."""
+    E, B, N = problem.beliefs.shape
+    new, device = problem.beliefs.new_full, first.device
+    solved = Solved(
+        prices=new((E, N), torch.nan), weights=new((E, B, N + 1), torch.nan), holdings=new((E, B, N), torch.nan),
+        residual=new((E,), torch.nan), iterations=torch.zeros(E, dtype=torch.int64, device=device),
+        converged=torch.zeros(E, dtype=torch.bool, device=device),
+        state=torch.full((E, B, N + 1), BELOW, dtype=torch.int8, device=device),
+    )  # fmt: skip
+    found = _Found(torch.zeros_like(first), new((*first.shape, N), 0.0), new((E,), torch.inf), solved)
+    return found, torch.zeros(E, dtype=torch.bool, device=device)
+
+
+def _search_compiled(problem: Problem, pools: Pools, first: Tensor, rejected: tuple[int, ...]) -> tuple[_Found, Tensor]:
+    """What the kernel found, and where it did (E,)."""
+    E, B, N = problem.beliefs.shape
+    share = pools.weights
+    held = as_array((share * (torch.log(pools.reserves) - torch.log(share))).sum(-1))
+    values, slopes, error = as_array(first).copy(), np.zeros((*first.shape, N)), np.full(E, np.inf)
+    extra = (memory_size(B, N), as_array(share), held, values, slopes, error)
+    solved = run_kernel(pool_kernels.clear_with_pools, problem.as_arrays(), list(rejected), after=extra)
+    failed = ~as_array(solved.converged)
+    values[failed], slopes[failed], error[failed] = 0.0, 0.0, np.inf
+    tensors = Solved(*map(to_torch, solved))
+    found = _Found(to_torch(values), to_torch(slopes), to_torch(error), tensors)
+    return found, found.solved.converged.clone()
+
+
+def _search_with_care(problem: Problem, pools: Pools, first: Tensor, options: Options) -> _Point:
+    """The best points of markets, a batch of clearings a step."""
+    trial = first
     best = _probe(problem, pools, trial, options)
     one = trial.shape[1] == 1
     search: _Bracketed | _Damped = _Bracketed(best) if one else _Damped(best)
-    done = best.error <= _PRECISION * (1.0 + best.values.abs().amax(-1))
-    if options.rejected:
-        done[list(options.rejected)] = True
-        options = dataclasses.replace(options, rejected=())
+    done = best.error <= PRECISION * (1.0 + best.values.abs().amax(-1))
     for _ in range(_STEPS):
         rows = torch.nonzero(~done)[:, 0]
         if not rows.numel():
@@ -153,8 +226,8 @@ def _search(problem: Problem, pools: Pools, options: Options) -> tuple[Tensor, T
         better = at.error < best.error[rows]
         best = best.with_rows(rows, best.rows(rows).where(better, at))
         error, size = best.error[rows], 1.0 + best.values[rows].abs().amax(-1)
-        done[rows] = finished | (error <= _PRECISION * size) | (~better & (error <= _ROUNDING * size))
-    return best.values, best.slopes, best.error
+        done[rows] = finished | (error <= PRECISION * size) | (~better & (error <= ROUNDING * size))
+    return best
 
 
 class _Bracketed:
@@ -185,7 +258,7 @@ class _Bracketed:
         self._at = self._at.with_rows(rows, at)
         self._note(rows, at)
         width = self._high[rows] - self._low[rows]
-        return ~(width > _PRECISION * (1.0 + at.values[:, 0].abs()))
+        return ~(width > PRECISION * (1.0 + at.values[:, 0].abs()))
 
     def _note(self, rows: Tensor, at: _Point) -> None:
         value, gap = at.values[:, 0], at.gap[:, 0]

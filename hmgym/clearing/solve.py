@@ -42,6 +42,7 @@ class Options:
     backend: str = "auto"
     rejected: tuple[int, ...] = ()  # markets that are passed over
     memory: PortfolioMemory | None = None  # of these markets
+    found: Solved | None = None  # the solution, where it is known: nothing is solved
 
 
 def solve(problem: Problem, options: Options) -> Solved:
@@ -51,6 +52,8 @@ def solve(problem: Problem, options: Options) -> Solved:
     then by the torch path, from there and from where the first try started, which shares no code with them, and at last
     in decimals.
     """
+    if options.found is not None:
+        return Solved(*(x.detach() for x in options.found))  # others than given: each result has its own graph
     if is_array(problem.beliefs):
         return _solve_arrays(problem, options)
     if options.backend == "torch" or problem.beliefs.device.type != "cpu":
@@ -82,7 +85,7 @@ def _arrays_with_torch(problem: Problem, smoothing: float, rejected: list[int]) 
 
 def _solve_in_decimals(problem: Problem, smoothing: float, rejected: list[int]) -> Solved:
     assert smoothing == 0.0
-    return _run(extended.clear_markets, problem, rejected)
+    return run_kernel(extended.clear_markets, problem, rejected)
 
 
 def _mean_belief(problem: Problem) -> Any:
@@ -106,11 +109,11 @@ def _solve_with_kernel(
 ) -> Solved:
     """By the compiled kernels: without smoothing by the fast one, and by the careful one what that gives up."""
     if smoothing > 0.0:
-        return _run(smooth_kernels.clear_markets, problem, rejected, before=(smoothing,), with_state=False)
+        return run_kernel(smooth_kernels.clear_markets, problem, rejected, before=(smoothing,), with_state=False)
     E, B, N = problem.beliefs.shape
     numbers = np.empty((0, lane_kernels.memory_size(B, N))) if memory is None else memory.rows(E, B, N)
-    solved = _run(lane_kernels.clear_markets, problem, rejected, after=(numbers,))
-    _retry(solved, problem, rejected, partial(_run, kernels.clear_markets, rejected=[]))
+    solved = run_kernel(lane_kernels.clear_markets, problem, rejected, after=(numbers,))
+    _retry(solved, problem, rejected, partial(run_kernel, kernels.clear_markets, rejected=[]))
     return solved
 
 
@@ -127,7 +130,7 @@ def _retry(solved: Solved, problem: Problem, rejected: list[int], method: Callab
             values[rows] = again
 
 
-def _run(
+def run_kernel(
     kernel: Callable[..., None],
     problem: Problem,
     rejected: list[int],

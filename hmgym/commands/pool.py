@@ -32,7 +32,7 @@ from hmgym.pools import OBJECTIVES, PoolConfig, PoolParameters, PoolRun, PowerCh
 from hmgym.pools.parameters import MINUTES_A_DAY
 
 PROG = "hmgym pool"
-_MONTH = 21  # trading days
+_MONTH, _TRADING_DAYS, _WINDOW = 21, 252.0, 504  # trading days: in a month, in a year, in a training window
 
 ACTIONS = {
     "fit": "train the rule on past prices",
@@ -48,18 +48,19 @@ class Common:
     assets: tuple[str, ...] = ()
     """columns of the prices; default all, of the packaged ones the first four"""
     row_minutes: int | None = None
-    """minutes between rows of prices; default a day, of the packaged monthly prices 21 of them"""
+    """minutes between rows of prices; default what times in the file say, a day where it has dates only, and of the
+    packaged monthly prices 21 days"""
     memory: float = 60.0
-    """days that the rule remembers, where training begins"""
+    """days of 1440 minutes that the rule remembers, where training begins"""
     k: float = 0.5
     """weight a unit of signal and day of memory, where training begins"""
     scaling: float = 5.0
     """s, what twice of a trend is divided by, where training begins"""
-    days_per_year: float = 252.0
-    """252 trading days, or 365 where rows are calendar days"""
+    days_per_year: float | None = None
+    """days of 1440 minutes of rows a year; default 252, trading days, or what a file of times has in a year"""
     parameters: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = ()
     """of the pool's configuration that differ from its own, such as fee=0.003 minimum_weight=0.05; where none are
-    given, a fee of .001 and weights that move by at most .01 a row of prices"""
+    given, a fee of .001 and weights that move by at most .01 a row of prices, a day where rows are shorter"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +68,15 @@ class FitArguments(Common):
     """Options."""
 
     prices: Annotated[Path, tyro.conf.Positional]
-    """CSV file of prices, dates in the first column"""
+    """CSV file of prices, dates or times in the first column"""
     held_out: float = 0.3
     """share of the rows, the last, that training does not see"""
     validation_share: float = 0.3
     """of the others, the last, on which sets and epochs are chosen"""
     objective: str = "daily_log_sharpe"
     """daily_log_sharpe, log_return, return_over_hold or drawdown"""
-    window_days: int = 504
-    """length of a training window"""
+    window_days: int | None = None
+    """length of a training window; default 504, or a third of the rows to train on where these are fewer"""
     windows: int = 8
     """an epoch"""
     sets: int = 4
@@ -95,7 +96,7 @@ class SimulateArguments(Common):
     """Options."""
 
     prices: Path | None = None
-    """CSV file of prices, dates in the first column; default the packaged monthly prices of S&P 500 stocks"""
+    """CSV file of prices, dates or times in the first column; default the packaged monthly prices of S&P 500 stocks"""
     fitted: Path | None = None
     """parameters.json of a fit; its configuration is the pool's, where --parameters do not say otherwise"""
     out: Path | None = None
@@ -126,22 +127,26 @@ def main(argv: Sequence[str]) -> int:
 
 def _fit(arguments: FitArguments) -> int:
     with refusals(f"{PROG} fit"):
-        check_at_least(arguments, sets=1, epochs=0, patience=1, windows=1, window_days=3, seed=0)
+        check_at_least(arguments, sets=1, epochs=0, patience=1, windows=1, seed=0)
+        if arguments.window_days is not None:
+            check_at_least(arguments, window_days=3)
         check_interval("held_out", arguments.held_out, 0.0, 1.0, open_interval=True)
         if arguments.objective not in OBJECTIVES:
             raise ValueError(f"`objective` must be one of {', '.join(OBJECTIVES)}, got {arguments.objective!r}")
         out = check_folder(arguments.out or Path("runs") / f"pool-fit-{arguments.seed}")
-        history = _selected(read_prices(arguments.prices, min_assets=2), arguments.assets)
-        config = _config(arguments, named_values(arguments.parameters), MINUTES_A_DAY)
+        history = _selected(read_prices(arguments.prices, min_assets=2, times=True), arguments.assets)
+        config = _config(arguments, named_values(arguments.parameters), history, MINUTES_A_DAY)
+        year = _days_a_year(arguments, config, history)
         prices = torch.from_numpy(history.prices.copy())
         start = _start(arguments, len(history.assets), config)
         cut = int(len(prices) * (1.0 - arguments.held_out)) // config.chunk_rows * config.chunk_rows
+        window = arguments.window_days or _window(cut * (1.0 - arguments.validation_share), config)
         with counting_bar("epoch") as progress:
             training = train_pool(
-                start, prices[:cut], config, objective=arguments.objective, window_days=arguments.window_days,
+                start, prices[:cut], config, objective=arguments.objective, window_days=window,
                 windows=arguments.windows, sets=arguments.sets, validation_share=arguments.validation_share,
                 patience=arguments.patience, epochs=arguments.epochs, seed=arguments.seed,
-                days_per_year=arguments.days_per_year, progress=progress,
+                days_per_year=year, progress=progress,
             )  # fmt: skip
         pool = PowerChannelPool(config)
         # The last price of training is where the held-out part begins.
@@ -151,7 +156,7 @@ def _fit(arguments: FitArguments) -> int:
             for name, one in (("trained", training.parameters), ("untrained", start), ("equal weight", _still(start)))
         }
         hold = runs["trained"].hold
-        table = _table(arguments, config, {name: run.value for name, run in runs.items()} | {"hold": hold}, hold)
+        table = _table(year, config, {name: run.value for name, run in runs.items()} | {"hold": hold}, hold)
         whole = pool.simulate(training.parameters, prices)
         panels = pool_figure(
             whole, history.assets, _dates(history), title=f"{history.source}: trained before the dashed line",
@@ -161,7 +166,7 @@ def _fit(arguments: FitArguments) -> int:
     summary = "\n".join(
         [
             f"{history.source}: {len(history.assets)} assets, {history.dates[0]} to {history.dates[-1]}, "
-            f"held out from {history.dates[cut]} on",
+            f"held out from {history.dates[cut]} on{_rows_of(history, config, year)}",
             f"{len(training.trained)} epochs of {arguments.sets} sets; best on validation: set {training.best_set}, "
             f"epoch {training.best_epoch}, {arguments.objective} {training.objective:.3f}",
             "", "held-out part", *table,
@@ -181,7 +186,9 @@ def _simulate(arguments: SimulateArguments) -> int:
     with refusals(f"{PROG} simulate"):
         out = check_folder(arguments.out or Path("runs") / "pool")
         packaged = arguments.prices is None
-        history = sp500_monthly() if arguments.prices is None else read_prices(arguments.prices, min_assets=2)
+        history = (
+            sp500_monthly() if arguments.prices is None else read_prices(arguments.prices, min_assets=2, times=True)
+        )
         fitted = _read_fit(arguments.fitted) if arguments.fitted is not None else None
         names = arguments.assets or (tuple(fitted["assets"]) if fitted else ())
         history = _selected(history, names or (history.assets[:4] if packaged else ()))
@@ -189,7 +196,8 @@ def _simulate(arguments: SimulateArguments) -> int:
         if fitted:
             given = {} if arguments.parameters == Common.parameters else changes
             changes = {**fitted["config"], **given}
-        config = _config(arguments, changes, MINUTES_A_DAY * (_MONTH if packaged else 1))
+        config = _config(arguments, changes, history, MINUTES_A_DAY * (_MONTH if packaged else 1))
+        year = _days_a_year(arguments, config, history)
         parameters = _start(arguments, len(history.assets), config)
         if fitted:
             parameters = PoolParameters.from_dict(fitted["parameters"])
@@ -197,9 +205,10 @@ def _simulate(arguments: SimulateArguments) -> int:
         with counting_bar("pool") as progress:
             run = PowerChannelPool(config).simulate(parameters, prices)
             progress(1, 1)
-        table = _table(arguments, config, {"pool": run.value, "hold": run.hold}, run.hold)
+        table = _table(year, config, {"pool": run.value, "hold": run.hold}, run.hold)
         panels = pool_figure(run, history.assets, _dates(history), title=history.source)
     head = f"{history.source}: {len(history.assets)} assets, {history.dates[0]} to {history.dates[-1]}"
+    head += _rows_of(history, config, year)
     summary = "\n".join([head, "", *table])
     out.mkdir(parents=True, exist_ok=True)
     _write(out, summary, history, run, panels)
@@ -207,19 +216,57 @@ def _simulate(arguments: SimulateArguments) -> int:
     return 0
 
 
-def _config(arguments: Common, changes: dict[str, Any], row_minutes: int) -> PoolConfig:
+def _config(arguments: Common, changes: dict[str, Any], history: PriceHistory, row_minutes: int) -> PoolConfig:
     """The configuration that is asked for: a chunk is at least a row."""
     known = set(PoolConfig.__dataclass_fields__)
     if unknown := sorted(set(changes) - known):
         raise ValueError(f"`parameters` must be some of {sorted(known)}, got {unknown}")
-    own = {"row_minutes": arguments.row_minutes or changes.get("row_minutes") or row_minutes}
+    each, timed = arguments.row_minutes or changes.get("row_minutes") or row_minutes, history.row_minutes
+    if timed is not None:
+        if arguments.row_minutes not in (None, timed):
+            raise ValueError(
+                f"`row_minutes` must be {timed}, as the times in {history.source} are, got {arguments.row_minutes}"
+            )
+        each = timed  # also of a fit on other rows, whose rule is in chunks
     if not changes:
-        changes = {"fee": 0.001, "maximum_change": 0.01 / own["row_minutes"]}
-    return PoolConfig(**{"chunk_minutes": max(MINUTES_A_DAY, own["row_minutes"]), **changes, **own})
+        changes = {"fee": 0.001, "maximum_change": 0.01 / max(MINUTES_A_DAY, each)}
+    chunk = each * max(1, MINUTES_A_DAY // each)
+    return PoolConfig(**{"chunk_minutes": chunk, **changes, "row_minutes": each})
+
+
+def _days_a_year(arguments: Common, config: PoolConfig, history: PriceHistory) -> float:
+    """Of what `performance` takes as days: 1440 minutes of rows, or a row where that is longer."""
+    if arguments.days_per_year is not None:
+        check_number("days_per_year", arguments.days_per_year, 0.0, strict=True)
+    rows = max(1, MINUTES_A_DAY // config.row_minutes)
+    if arguments.days_per_year is None and history.row_minutes is not None:
+        return history.rows_a_year / rows
+    year = _TRADING_DAYS if arguments.days_per_year is None else arguments.days_per_year
+    return year / max(config.row_minutes / MINUTES_A_DAY, 1.0)
+
+
+def _window(rows: float, config: PoolConfig) -> int:
+    """Days of a training window of so many rows."""
+    days = int(rows) // max(1, MINUTES_A_DAY // config.row_minutes)
+    return _WINDOW if days >= _WINDOW else max(3, days // 3)
+
+
+def _rows_of(history: PriceHistory, config: PoolConfig, year: float) -> str:
+    """How far rows of times are apart, and what they miss, as more of a sentence."""
+    if history.row_minutes is None:
+        return ""
+    gaps = np.diff(_dates(history)) / np.timedelta64(1, "m")
+    longer = gaps > config.row_minutes
+    rows = year * max(1, MINUTES_A_DAY // config.row_minutes)
+    text = f"\n{len(history.dates):,} rows, {config.row_minutes} min apart, {rows:,.0f} a year"
+    if longer.any():
+        missing = int(longer.sum())
+        text += f"; {missing:,} gaps are longer, up to {gaps.max():,.0f} min, and count as one row each"
+    return text
 
 
 def _start(arguments: Common, assets: int, config: PoolConfig) -> PoolParameters:
-    for name in ("memory", "k", "scaling", "days_per_year"):
+    for name in ("memory", "k", "scaling"):
         check_number(name, getattr(arguments, name), 0.0, strict=True)
     return PoolParameters.initial(
         assets, config, memory=arguments.memory, k_per_day=arguments.k, pre_scaling=arguments.scaling
@@ -254,13 +301,11 @@ def _read_fit(path: Path) -> dict[str, Any]:
 
 
 def _dates(history: PriceHistory) -> Any:
-    return np.array(history.dates, dtype="datetime64[D]")
+    return np.array(history.dates, dtype="datetime64[D]" if history.row_minutes is None else "datetime64[s]")
 
 
-def _table(arguments: Common, config: PoolConfig, values: dict[str, Tensor], hold: Tensor) -> list[str]:
-    """Lines of a table of performance; a row of prices that is longer than a day counts as that many days."""
-    days = config.row_minutes / MINUTES_A_DAY
-    year = arguments.days_per_year / max(days, 1.0)
+def _table(year: float, config: PoolConfig, values: dict[str, Tensor], hold: Tensor) -> list[str]:
+    """Lines of a table of performance with so many days a year."""
     lines = [f"{'':14}{'Sharpe':>8}{'return':>9}{'volatility':>12}{'drawdown':>10}{'over hold':>11}"]
     for name, value in values.items():
         one = performance(value.detach(), hold=hold.detach(), row_minutes=config.row_minutes, days_per_year=year)
@@ -286,7 +331,7 @@ def _write(out: Path, summary: str, history: PriceHistory, run: PoolRun, panels:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(head)
         date: datetime.date
-        for date, row in zip(history.dates, body, strict=True):
-            table.writerow([date.isoformat(), *(repr(float(each)) for each in row)])
+        for date, row in zip(history.dates, body.tolist(), strict=True):
+            table.writerow([date.isoformat(), *row])
     (out / "summary.txt").write_text(summary + "\n", encoding="utf-8")
     save(panels, out / "panels.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import itertools
 import numbers
 from collections.abc import Sequence
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PriceHistory:
-    """Prices of several assets at ascending dates.
+    """Prices of several assets at ascending dates, or times.
 
     Args:
-        dates: T dates.
+        dates: T dates; or T ``datetime.datetime`` without time zones, in which case all are.
         assets: N names.
         prices: (T, N) prices, positive, in any currency.
         source: where they came from, one line, used in error messages and reports.
@@ -48,6 +49,8 @@ class PriceHistory:
                 f"{self.source}: prices must be positive and finite, got {prices[row, column]} for "
                 f"{self.assets[column]} on {self.dates[row]}"
             )
+        if len({isinstance(date, datetime.datetime) for date in self.dates}) > 1:
+            raise ValueError(f"{self.source}: `dates` must be all dates or all times, got some of both")
         for earlier, later in itertools.pairwise(self.dates):
             if later <= earlier:
                 raise ValueError(f"{self.source}: dates must be strictly ascending, got {later} after {earlier}")
@@ -66,6 +69,26 @@ class PriceHistory:
     def log_returns(self) -> NDArray[np.float64]:
         """Log returns between successive rows, (T-1, N)."""
         return np.diff(np.log(self.prices), axis=0)
+
+    @functools.cached_property
+    def row_minutes(self) -> int | None:
+        """Minutes between most rows; None where rows are dates without a time.
+
+        Raises:
+            ValueError: that is no whole number of minutes, or some rows are closer than that.
+        """
+        if not self.dates or not isinstance(self.dates[0], datetime.datetime):
+            return None
+        minutes, closer = row_step(self.dates, self.source)
+        if closer is not None:
+            raise ValueError(closer_rows(self.source, minutes, self.dates, closer))
+        return minutes
+
+    @property
+    def rows_a_year(self) -> float:
+        """Rows over the years of 365 days between the first and the last, T >= 2."""
+        passed = self.dates[-1] - self.dates[0]
+        return (len(self.dates) - 1) / (passed / datetime.timedelta(days=365))
 
     def month_ends(self) -> PriceHistory:
         """The last row of every calendar month."""
@@ -94,7 +117,7 @@ class PriceHistory:
             raise ValueError(f"`dates` must be ISO dates (YYYY-MM-DD), got {first!r} and {last!r}") from error
         if high < low:
             raise ValueError(f"`dates` must be the first and the last, in this order, got {first} and {last}")
-        keep = [row for row, date in enumerate(self.dates) if low <= date <= high]
+        keep = [row for row, date in enumerate(self.dates) if low <= _day(date) <= high]
         if len(keep) < 2:
             raise ValueError(
                 f"`dates` must hold at least two rows of {self.source}, {self.dates[0]} to {self.dates[-1]}, "
@@ -115,6 +138,33 @@ class PriceHistory:
             raise ValueError(f"`assets` must be among {known} ({self.source}), got {', '.join(unknown)}")
         columns = [self.assets.index(name) for name in assets]
         return PriceHistory(dates=self.dates, assets=tuple(assets), prices=self.prices[:, columns], source=self.source)
+
+
+def _day(date: datetime.date) -> datetime.date:
+    return date.date() if isinstance(date, datetime.datetime) else date
+
+
+def row_step(times: Sequence[datetime.date], source: str) -> tuple[int, int | None]:
+    """Minutes between most rows of ascending times, and the first row that is closer to the one before, if any.
+
+    Raises:
+        ValueError: that is no whole number of minutes, or there is one row.
+    """
+    if len(times) < 2:
+        raise ValueError(f"{source}: expected at least 2 rows with a time, got {len(times)}")
+    gaps = np.diff(np.array(times, dtype="datetime64[us]")).astype(np.int64)
+    sizes, counts = np.unique(gaps, return_counts=True)
+    most = int(sizes[counts.argmax()])
+    minutes, rest = divmod(most, 60_000_000)
+    if rest or not minutes:
+        raise ValueError(f"{source}: rows must be whole minutes apart, got {most / 1e6:g} seconds between most of them")
+    closer = np.flatnonzero(gaps < most)
+    return minutes, int(closer[0]) + 1 if closer.size else None
+
+
+def closer_rows(where: str, minutes: int, times: Sequence[datetime.date], row: int) -> str:
+    """What is wrong with a row that is closer to the one before than others are."""
+    return f"{where}: rows must be at least {minutes} min apart, as most are, got {times[row]} after {times[row - 1]}"
 
 
 def real_numbers(name: str, values: Any, where: str) -> NDArray[np.float64]:

@@ -72,6 +72,9 @@ def batch_shape(shapes: dict[str, tuple[int, ...]]) -> torch.Size:
 
 def common_shape(*shapes: tuple[int, ...]) -> torch.Size:
     """What shapes broadcast to."""
+    different = {tuple(each) for each in shapes if len(each)}
+    if len(different) <= 1:  # mostly; torch takes its time
+        return torch.Size(*different)
     shape: torch.Size = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
     return shape
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from hmgym.portfolio import kernels
 from hmgym.portfolio.checks import batch_shape, check_last, check_penalty, common_shape, tensor
 from hmgym.portfolio.problem import PortfolioProblem
 from hmgym.portfolio.program import dot
@@ -34,8 +36,9 @@ def penalty_solution(problem: PortfolioProblem, penalty: Any) -> Tensor:
     """
     rate = check_penalty(penalty)
     check_flow(problem)
-    check_convex(problem)
-    return saddle(problem, 0.5 / rate)[0]
+    curvature = problem.curvature
+    check_convex(problem, curvature)
+    return saddle(problem, 0.5 / rate, curvature)[0]
 
 
 def penalty_flow(problem: PortfolioProblem, penalty: Any, start: Any, times: Any) -> Tensor:
@@ -52,18 +55,21 @@ def penalty_flow(problem: PortfolioProblem, penalty: Any, start: Any, times: Any
     """
     rate = check_penalty(penalty)
     begin, when = check_start(problem, start), check_times(times)
-    rest = penalty_solution(problem, rate)
+    check_flow(problem)
+    curvature = problem.curvature
+    check_convex(problem, curvature)
+    rest = saddle(problem, 0.5 / rate, curvature)[0]
     away = (begin - rest).expand(*common_shape(begin.shape[:-1], problem.batch), problem.assets)
-    matrix = stiffness(problem, rate)
+    matrix = stiffness(problem, rate, curvature)
     matrix = matrix.expand(*away.shape[:-1], *matrix.shape[-2:])
     moved: Tensor = _Decay.apply(matrix, away, when.to(away.device))  # type: ignore[no-untyped-call]
     return rest + moved
 
 
-def stiffness(problem: PortfolioProblem, penalty: float) -> Tensor:
-    """(..., N, N) H."""
+def stiffness(problem: PortfolioProblem, penalty: float, curvature: Tensor | None = None) -> Tensor:
+    """(..., N, N) H, from H₀ where that is known."""
     groups = problem.groups.detach()
-    return problem.curvature + 2.0 * penalty * groups.mT @ groups
+    return (problem.curvature if curvature is None else curvature) + 2.0 * penalty * groups.mT @ groups
 
 
 def check_flow(problem: PortfolioProblem) -> None:
@@ -103,6 +109,21 @@ def check_times(times: Any) -> Tensor:
     return when
 
 
+_COMPILED = 24  # rows up to which the compiled eigendecomposition is the faster
+
+
+def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (..., N), in no order, and eigenvectors (..., N, N) in columns, of symmetric matrices."""
+    n = matrix.shape[-1]
+    if matrix.device.type == "cpu" and n <= _COMPILED:
+        flat = np.ascontiguousarray(matrix.detach().reshape(-1, n, n).numpy())
+        values, vectors = np.empty(flat.shape[:2]), np.empty(flat.shape)
+        if kernels.eigen(flat, values, vectors):
+            return torch.from_numpy(values).reshape(matrix.shape[:-1]), torch.from_numpy(vectors).reshape(matrix.shape)
+    found: tuple[Tensor, Tensor] = torch.linalg.eigh(matrix)
+    return found
+
+
 class _Decay(torch.autograd.Function):
     """e^{−Ht}x (T, ..., N) of H (..., N, N), x (..., N), t (T,).
 
@@ -112,7 +133,7 @@ class _Decay(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, x: Tensor, times: Tensor) -> Tensor:
-        values, vectors = torch.linalg.eigh(matrix)
+        values, vectors = _eigen(matrix)
         inside = dot(vectors.mT, x)
         decay = torch.exp(-times.reshape(-1, *([1] * values.ndim)) * values)
         ctx.save_for_backward(values, vectors, inside, decay, times)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from hmgym.portfolio.program import Piece, Program, solve_on
 
-_PIECES = 12  # that Newton's method looks at on the program itself
+_PIECES = 6  # that Newton's method looks at on the program itself
 _PIECES_OF_A_STEP = 5  # likewise on an implicit step
 _STRETCHES = (25, 200)  # explicit steps between looks
 _FIRST, _CHANGE, _LONGEST = 10.0, 8.0, 1e10  # τ

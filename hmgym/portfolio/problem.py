@@ -9,6 +9,7 @@ cost of trading all wealth once).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -97,7 +98,7 @@ class PortfolioProblem:
         """N."""
         return self.expected_returns.shape[-1]
 
-    @property
+    @functools.cached_property
     def batch(self) -> torch.Size:
         """Leading dimensions."""
         return batch_shape({name: self._leading(name) for name in _SHAPES if getattr(self, name) is not None})

@@ -152,13 +152,13 @@ def program_of_problem(
 
 
 @torch.no_grad()
-def check_convex(problem: PortfolioProblem) -> None:
-    """Check that H₀ is positive definite on weights that all groups sum to 0.
+def check_convex(problem: PortfolioProblem, curvature: Tensor | None = None) -> None:
+    """Check that H₀, given where it is known, is positive definite on weights that all groups sum to 0.
 
     Raises:
         ValueError: it is not.
     """
-    curvature, groups = problem.curvature, problem.groups
+    curvature, groups = problem.curvature if curvature is None else curvature, problem.groups
     size = curvature.diagonal(dim1=-2, dim2=-1).amax(-1)[..., None, None]
     rows = groups / groups.norm(dim=-1, keepdim=True).clamp(min=1e-300)
     total = curvature / torch.where(size > 0.0, size, 1.0) + rows.mT @ rows
@@ -171,7 +171,7 @@ def check_convex(problem: PortfolioProblem) -> None:
         )
 
 
-def saddle(problem: PortfolioProblem, give: float) -> tuple[Tensor, Tensor]:
+def saddle(problem: PortfolioProblem, give: float, curvature: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """w (..., N) and η (..., M) of [[H₀, U'], [U, −give]] [w; η] = [μ + 2σν∘Ω; λ]; differentiable.
 
     Raises:
@@ -182,7 +182,7 @@ def saddle(problem: PortfolioProblem, give: float) -> tuple[Tensor, Tensor]:
     if keep is not None:
         groups, totals = keep.mT @ groups, dot(keep.mT, totals)
         missing = 1.0 - keep.square().sum(-2)
-    curvature, pull = problem.curvature, problem.pull
+    curvature, pull = problem.curvature if curvature is None else curvature, problem.pull
     scale = curvature.detach().diagonal(dim1=-2, dim2=-1).mean(-1)
     scale = torch.where(scale > 0.0, scale, 1.0)[..., None]
     batch, n = problem.batch, problem.assets
@@ -199,16 +199,16 @@ def saddle(problem: PortfolioProblem, give: float) -> tuple[Tensor, Tensor]:
     right = torch.cat([pull, totals.expand(*batch, totals.shape[-1])], -1)
     solution, info = torch.linalg.solve_ex(matrix, right)
     if info.any() or not bool(solution.detach().isfinite().all()):
-        check_convex(problem)
+        check_convex(problem, curvature)
     multipliers = scale * solution[..., n:]
     return solution[..., :n], multipliers if keep is None else dot(keep, multipliers)
 
 
 def _closed_form(problem: PortfolioProblem, tolerance: float) -> PortfolioSolution:
-    check_convex(problem)
-    weights, multipliers = saddle(problem, 0.0)
+    curvature = problem.curvature
+    check_convex(problem, curvature)
+    weights, multipliers = saddle(problem, 0.0, curvature)
     with torch.no_grad():
-        curvature = problem.curvature
         scale = curvature.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)
         scale = torch.where(scale > 0.0, scale, 1.0)
         slope = (dot(curvature, weights) - problem.pull + dot(problem.groups.mT, multipliers)) / scale

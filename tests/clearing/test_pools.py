@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from benchmarks.pool_roots import random_markets, scan
-from hmgym.clearing import ClearingError, Pools, clear_market
+from hmgym.clearing import ClearingError, Pools, clear_market, pool_kernels
+from hmgym.clearing import pools as pools_module
 
 FLOAT = torch.float64
 
@@ -125,6 +126,96 @@ def test_pools_beside_orders_costs_and_smoothing() -> None:
         total = solution.holdings.sum(1) + solution.pool_reserves[..., 1:].sum(1)
         expected = torch.as_tensor(problem["supply"]) - torch.as_tensor(more["orders"]) / solution.prices
         torch.testing.assert_close(total, expected, rtol=1e-8, atol=0.0)
+
+
+def _given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the compiled search find nothing."""
+
+    def nothing(problem: Any, pools: Any, first: torch.Tensor, rejected: Any) -> Any:
+        return pools_module._nothing(problem, first)
+
+    monkeypatch.setattr(pools_module, "_search_compiled", nothing)
+
+
+@pytest.mark.parametrize("pools", [1, 3])
+@pytest.mark.parametrize(("short", "size"), [(0.0, 3.0), (1.0, 1.0), (2.0, 8.0)])
+def test_the_compiled_search_and_the_careful_one_find_the_same(
+    pools: int, short: float, size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem, held = random_markets(48, pools=pools, short=short, size=size, seed=5)
+    fast = clear_market(**problem, pools=held)
+    _given_up(monkeypatch)
+    careful = clear_market(**problem, pools=held)
+    assert fast.pool_reserves is not None
+    for name in ("prices", "weights", "holdings", "pool_reserves"):
+        torch.testing.assert_close(getattr(fast, name), getattr(careful, name), rtol=1e-9, atol=1e-11, msg=name)
+    held_by_pools = torch.as_tensor(held.weights) * torch.log(fast.pool_reserves / torch.as_tensor(held.reserves))
+    assert float(held_by_pools.sum(-1).abs().max()) < 3e-14
+    total = fast.holdings.sum(1) + fast.pool_reserves[..., 1:].sum(1)
+    torch.testing.assert_close(total, torch.as_tensor(problem["supply"]), rtol=5e-15, atol=0.0)
+
+
+def test_the_compiled_search_gives_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> Any:
+        raise AssertionError("a market was left to the careful search")
+
+    monkeypatch.setattr(pools_module, "_search_with_care", fails)
+    for pools, short, size in ((1, 0.0, 30.0), (4, 0.0, 3.0), (2, 2.0, 10.0)):
+        problem, held = random_markets(100, pools=pools, short=short, size=size, seed=3)
+        assert bool(clear_market(**problem, pools=held).converged.all())
+
+
+@pytest.mark.parametrize("start", [-6.0, 3.0])
+def test_values_far_from_the_root_are_a_start_too(start: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, held = random_markets(32, pools=2, short=0.5, seed=6)
+    expected = clear_market(**problem, pools=held)
+    first = pools_module._first_values
+    monkeypatch.setattr(pools_module, "_first_values", lambda *given: first(*given) + start)
+    again = clear_market(**problem, pools=held)
+    torch.testing.assert_close(again.prices, expected.prices, rtol=1e-9, atol=0.0)
+
+
+def test_what_the_compiled_search_gives_up_is_searched_with_care(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, held = random_markets(8, pools=2)
+    expected = clear_market(**problem, pools=held)
+    search = pools_module._search_compiled
+
+    def some(*given: Any) -> Any:
+        found, done = search(*given)
+        lost = torch.arange(8) % 3 == 0
+        for each in (found.values, found.slopes, found.solved.prices, found.solved.weights):
+            each[lost] = math.nan
+        found.solved.converged[lost] = False
+        return found, done & ~lost
+
+    monkeypatch.setattr(pools_module, "_search_compiled", some)
+    again = clear_market(**problem, pools=held)
+    torch.testing.assert_close(again.prices, expected.prices, rtol=1e-12, atol=0.0)
+    torch.testing.assert_close(again.holdings, expected.holdings, rtol=1e-9, atol=1e-12)
+
+
+def test_torch_clears_pools_too() -> None:
+    problem, held = random_markets(4, pools=2)
+    expected = clear_market(**problem, pools=held)
+    again = clear_market(**problem, pools=held, backend="torch")
+    torch.testing.assert_close(again.prices, expected.prices, rtol=1e-9, atol=0.0)
+
+
+def test_slopes_of_the_compiled_search_are_those_of_the_adjoint() -> None:
+    problem, held = random_markets(5, pools=2, short=0.5)
+    fixed = {name: torch.as_tensor(value) for name, value in problem.items() if isinstance(value, np.ndarray)}
+    posed = pools_module.Problem.of(
+        **fixed, short_leverage=torch.full((5, 6), 0.5, dtype=FLOAT), long_leverage=torch.full((5, 6), 2.0, dtype=FLOAT)
+    )
+    tensors = Pools(weights=torch.as_tensor(held.weights), reserves=torch.as_tensor(held.reserves))
+    found = pools_module._search(posed, tensors, pools_module.Options())
+    orders = pools_module._with_orders(posed, tensors, found.values).orders.clone().requires_grad_()
+    prices = clear_market(**problem, orders=orders).prices
+    for pool in range(2):
+        logs = (torch.as_tensor(held.weights)[:, pool, 1:] * torch.log(prices)).sum()
+        (expected,) = torch.autograd.grad(logs, orders, retain_graph=True)
+        torch.testing.assert_close(found.slopes[:, pool], expected, rtol=1e-9, atol=1e-12)
+    assert float(found.error.max()) <= pool_kernels.ROUNDING * 10.0
 
 
 def test_bad_pools_are_named() -> None:

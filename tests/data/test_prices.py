@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import gzip
+import re
 from decimal import Decimal
 
 import numpy as np
@@ -210,3 +211,68 @@ def test_integers_decimals_and_what_is_masked_nowhere_are_real_numbers():
         history = PriceHistory(dates=days, assets=("A",), prices=prices)
         assert history.prices.dtype == np.float64
         assert history.prices.ravel().tolist() == [1.0, 2.0, 3.0]
+
+
+MINUTES = (
+    "Time,A,B\n"
+    + "".join(f"2024-01-01 23:{58 + i}:00,{10 + i},{20 + i}\n" for i in range(2))
+    + ("2024-01-02T00:00,12,22\n2024-01-02T00:01Z,13,23\n2024-01-02T01:31:00+01:00,14,24\n")
+)
+
+
+def test_times_are_kept_where_asked_for(tmp_path):
+    history = read_prices(write(tmp_path, MINUTES), times=True)
+    assert history.dates[0] == datetime.datetime(2024, 1, 1, 23, 58)
+    assert history.dates[-1] == datetime.datetime(2024, 1, 2, 0, 31)  # half an hour without rows
+    assert history.row_minutes == 1
+    assert history.rows_a_year == pytest.approx(4 / 33 * 525_600)
+    assert len(history.between("2024-01-02", "2024-01-02").dates) == 3
+    write_prices(history, tmp_path / "out.csv")
+    assert read_prices(tmp_path / "out.csv", times=True) == history
+    with pytest.raises(ValueError, match=r"prices.csv, line 3: dates must be strictly ascending"):
+        read_prices(tmp_path / "prices.csv")
+
+
+@pytest.mark.parametrize("unit", [1, 1000])
+def test_seconds_and_milliseconds_since_1970_are_times(tmp_path, unit):
+    rows = "".join(f"{(1_704_067_200 + 300 * i) * unit},{10 + i}\n" for i in range(4))
+    history = read_prices(write(tmp_path, "unix,A\n" + rows), times=True)
+    assert history.dates[0] == datetime.datetime(2024, 1, 1)
+    assert history.row_minutes == 5
+
+
+def test_midnights_are_dates_and_a_frame_has_times_too(tmp_path):
+    assert read_prices(write(tmp_path, GOOD), times=True) == read_prices(write(tmp_path, GOOD))
+    assert read_prices(write(tmp_path, GOOD)).row_minutes is None
+    midnight = re.sub(r"(?m)^(2020-\S{5}),", r"\1 00:00:00,", GOOD)
+    assert read_prices(write(tmp_path, midnight), times=True) == read_prices(write(tmp_path, GOOD))
+    frame = pd.read_csv(write(tmp_path, MINUTES), index_col=0)
+    naive = pd.to_datetime(frame.index, format="ISO8601", utc=True)
+    expected = read_prices(tmp_path / "prices.csv", times=True)
+    assert read_prices(frame.set_axis(naive), times=True) == expected
+    assert read_prices(frame, times=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("23:59:00", "23:58:00", "line 3: dates must be strictly ascending, got 2024-01-01 23:58:00 after"),
+        ("23:59:00", "23:61:00", "line 3: expected a date YYYY-MM-DD, or with a time, or seconds"),
+        ("T00:01Z", "T00:00:30", "line 5: rows must be at least 1 min apart, as most are, got 2024-01-02 00:00:30"),
+        ("13,23", "13,-1", "line 5: the price of B must be a positive number, got '-1'"),
+        ("13,23", "13", "line 5: expected 3 cells as in the header, got 2"),
+        ("Time,A,B\n", "", "line 1: expected a header that names the columns"),
+    ],
+)
+def test_bad_rows_with_times_are_named(tmp_path, before, after, said):
+    with pytest.raises(ValueError, match=f"prices.csv, {said}"):
+        read_prices(write(tmp_path, MINUTES.replace(before, after, 1)), times=True)
+
+
+def test_rows_that_are_no_whole_minutes_apart_are_refused(tmp_path):
+    rows = "".join(f"2024-01-01 00:00:{10 * i:02},{10 + i}\n" for i in range(4))
+    with pytest.raises(ValueError, match=r"prices.csv: rows must be whole minutes apart, got 10 seconds"):
+        read_prices(write(tmp_path, "Time,A\n" + rows), times=True)
+    times = (datetime.datetime(2024, 1, 1, 1), datetime.date(2024, 1, 2))
+    with pytest.raises(ValueError, match="`dates` must be all dates or all times"):
+        PriceHistory(dates=times, assets=("A",), prices=np.ones((2, 1)))

@@ -16,7 +16,7 @@ from hmgym.cli import main
 from hmgym.data import PriceHistory, sp500_monthly, write_prices
 from hmgym.market import MarketConfig
 from hmgym.market.pooled import PoolInvestor
-from hmgym.pools import PoolConfig, PoolParameters, PowerChannelPool
+from hmgym.pools import PoolConfig, PoolParameters, PowerChannelPool, performance
 from tests.pools.markets import random_prices
 
 pytest.importorskip("tyro")
@@ -78,6 +78,61 @@ def test_a_fit_and_a_run_with_what_it_found(prices: Path, tmp_path: Path, capsys
     )
     assert status == 0
     assert (again / "series.csv").read_text() == (out / "series.csv").read_text()
+
+
+@pytest.fixture
+def minutes(tmp_path: Path) -> Path:
+    """Ten days of minutes, with an hour without rows."""
+    path = tmp_path / "minutes.csv"
+    first = datetime.datetime(2024, 1, 1)
+    times = [first + datetime.timedelta(minutes=row + 60 * (row >= 5000)) for row in range(14_400)]
+    values = random_prices(14_400, 3, volatility=0.001).numpy()
+    write_prices(PriceHistory(dates=tuple(times), assets=("A", "B", "C"), prices=values), path)
+    return path
+
+
+def test_a_run_over_minutes(minutes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    status, printed, _ = run("simulate", "--prices", str(minutes), "--out", str(out), capsys=capsys)
+    assert status == 0
+    year = 14_399 / (14_399 + 60) * 525_600
+    assert f"14,400 rows, 1 min apart, {year:,.0f} a year; 1 gaps are longer, up to 61 min" in printed
+    values = torch.from_numpy(np.loadtxt(minutes, delimiter=",", skiprows=1, usecols=(1, 2, 3)))
+    config = PoolConfig(fee=0.001, maximum_change=0.01 / 1440)
+    # The memory is in days whatever the rows are.
+    parameters = PoolParameters.initial(3, config, memory=60.0, k_per_day=0.5, pre_scaling=5.0)
+    assert float(parameters.decode(config).memory_days[0]) == pytest.approx(60.0)
+    expected = PowerChannelPool(config).simulate(parameters, values)
+    with (out / "series.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[5000]["date"] == "2024-01-04T12:20:00"
+    assert [float(row["value"]) for row in rows] == expected.value.tolist()
+    found = performance(expected, row_minutes=1, days_per_year=year / 1440)
+    line = next(line for line in printed.splitlines() if line.startswith("pool "))
+    assert line.split()[1] == f"{float(found.daily_log_sharpe):.2f}"
+
+
+def test_a_fit_on_minutes_and_its_rule_on_days(
+    minutes: Path, prices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "fit"
+    status, printed, error = run(
+        "fit", str(minutes), "--epochs", "1", "--sets", "1", "--windows", "1", "--out", str(out), capsys=capsys
+    )  # fmt: skip
+    assert status == 0, error
+    assert "held out from 2024-01-0" in printed
+    config = json.loads((out / "parameters.json").read_text())["config"]
+    assert (config["row_minutes"], config["chunk_minutes"]) == (1, 1440)
+    assert config["maximum_change"] == pytest.approx(0.01 / 1440)
+    fitted = str(out / "parameters.json")
+    arguments = ["simulate", "--prices", str(prices), "--fitted", fitted, "--row-minutes", "1440"]
+    status, _, error = run(*arguments, "--out", str(tmp_path / "days"), capsys=capsys)
+    assert status == 0, error
+    status, _, error = run(
+        "simulate", "--prices", str(minutes), "--row-minutes", "60", "--out", str(tmp_path / "no"), capsys=capsys
+    )  # fmt: skip
+    assert status == 2
+    assert "`row_minutes` must be 1, as the times in" in error
 
 
 def test_a_run_over_the_packaged_prices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

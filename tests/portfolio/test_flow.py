@@ -13,6 +13,7 @@ from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
 from hmgym.portfolio import PortfolioProblem, integrate, penalty_flow, penalty_solution, solve
+from hmgym.portfolio import penalty as penalty_module
 from tests.portfolio.problems import arguments, problem
 
 TIMES = torch.linspace(0.0, 3.0, 7, dtype=torch.float64)
@@ -174,3 +175,39 @@ def test_bad_arguments_are_named() -> None:
     for name in ("tolerance", "stop_below"):
         with pytest.raises(ValueError, match=f"`{name}` must be"):
             integrate(given, 1.0, given.holdings, [0.0, 1.0], **{name: 0.0})
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 12, 25])
+@pytest.mark.parametrize("kind", ["random", "repeated", "stiff", "diagonal", "zero"])
+def test_eigenvalues_and_vectors_make_the_matrix_again(rows: int, kind: str) -> None:
+    """In batches that do not fill the lanes, and beyond what the compiled decomposition takes."""
+    random = np.random.default_rng(rows)
+    basis = np.linalg.qr(random.normal(size=(11, rows, rows)))[0]
+    values = {
+        "random": random.normal(size=(11, rows)), "repeated": np.where(random.random((11, rows)) < 0.5, 1.0, 2.0),
+        "stiff": 10.0 ** random.uniform(-4.0, 6.0, (11, rows)), "diagonal": random.normal(size=(11, rows)),
+        "zero": np.zeros((11, rows)),
+    }[kind]  # fmt: skip
+    basis = np.broadcast_to(np.eye(rows), basis.shape) if kind == "diagonal" else basis
+    matrix = torch.from_numpy((basis * values[:, None]) @ basis.swapaxes(-1, -2))
+    matrix = 0.5 * (matrix + matrix.mT)
+    found, vectors = penalty_module._eigen(matrix)
+    size = float(matrix.abs().max())
+    again = (vectors * found[:, None]) @ vectors.mT
+    torch.testing.assert_close(again, matrix, rtol=0.0, atol=2e-14 * size)
+    torch.testing.assert_close(vectors.mT @ vectors, torch.eye(rows).to(matrix).expand_as(matrix), rtol=0.0, atol=1e-14)
+    expected = np.sort(values, -1)
+    np.testing.assert_allclose(found.sort().values, expected, rtol=0.0, atol=2e-14 * max(size, 1e-300))
+
+
+def test_the_compiled_decomposition_is_the_librarys(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = problem(5, seed=3)
+    times = torch.tensor([0.0, 0.3, 2.0], dtype=torch.float64)
+    found = penalty_flow(given, 10.0, given.holdings, times)
+    monkeypatch.setattr(penalty_module, "_COMPILED", 0)
+    torch.testing.assert_close(found, penalty_flow(given, 10.0, given.holdings, times), rtol=1e-12, atol=1e-13)
+    calls = []
+    monkeypatch.setattr(penalty_module, "_COMPILED", 24)
+    monkeypatch.setattr(penalty_module.kernels, "eigen", lambda *_: calls.append(1))  # says that it found none
+    torch.testing.assert_close(found, penalty_flow(given, 10.0, given.holdings, times), rtol=1e-12, atol=1e-13)
+    assert calls == [1]
