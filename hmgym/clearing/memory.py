@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hmgym.clearing.lane_kernels import memory_size
+from hmgym.clearing import lane_kernels, wide_kernels
 from hmgym.clearing.lanes import WIDTH
 
 
@@ -32,11 +32,12 @@ class PortfolioMemory:
             self._numbers[markets, :ages] = -1.0
 
     def rows(self, n_markets: int, n_investors: int, n_assets: int) -> np.ndarray[Any, Any]:
-        """One row for each market, as ``lane_kernels.clear_markets`` takes it."""
+        """One row for each market, as the ``clear_markets`` that clears markets of so many assets takes it."""
         sizes = (n_markets, n_investors, n_assets)
         if self._sizes != sizes:
             self._sizes = sizes
-            size = memory_size(n_investors, n_assets)
+            fast = wide_kernels if n_assets >= wide_kernels.LEAST_ASSETS else lane_kernels
+            size = fast.memory_size(n_investors, n_assets)
             room = np.zeros(n_markets * size + WIDTH)
             start = -(room.ctypes.data // room.itemsize) % WIDTH  # lane values are read faster where none is split
             self._numbers = room[start : start + n_markets * size].reshape(n_markets, size)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hmgym.arrays import is_array, to_numpy, to_torch
-from hmgym.clearing import extended, kernels, lane_kernels, smooth_kernels
+from hmgym.clearing import extended, kernels, lane_kernels, smooth_kernels, wide_kernels
 from hmgym.clearing.batched import clear_batched
 from hmgym.clearing.memory import PortfolioMemory
 from hmgym.clearing.problem import Problem, per_position
@@ -104,12 +104,17 @@ def kernel_arrays(problem: Problem) -> tuple[object, ...]:
 def _solve_with_kernel(
     problem: Problem, smoothing: float, rejected: list[int], memory: PortfolioMemory | None = None
 ) -> Solved:
-    """By the compiled kernels: without smoothing by the fast one, and by the careful one what that gives up."""
+    """By the compiled kernels: without smoothing by a fast one, and by more careful ones what that gives up."""
     if smoothing > 0.0:
         return _run(smooth_kernels.clear_markets, problem, rejected, before=(smoothing,), with_state=False)
     E, B, N = problem.beliefs.shape
-    numbers = np.empty((0, lane_kernels.memory_size(B, N))) if memory is None else memory.rows(E, B, N)
-    solved = _run(lane_kernels.clear_markets, problem, rejected, after=(numbers,))
+    wide = N >= wide_kernels.LEAST_ASSETS
+    fast = wide_kernels if wide else lane_kernels
+    numbers = np.empty((0, fast.memory_size(B, N))) if memory is None else memory.rows(E, B, N)
+    solved = _run(fast.clear_markets, problem, rejected, after=(numbers,))
+    if wide:
+        nothing = np.empty((0, lane_kernels.memory_size(B, N)))
+        _retry(solved, problem, rejected, partial(_run, lane_kernels.clear_markets, rejected=[], after=(nothing,)))
     _retry(solved, problem, rejected, partial(_run, kernels.clear_markets, rejected=[]))
     return solved
 
