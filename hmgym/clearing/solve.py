@@ -108,14 +108,22 @@ def _solve_with_kernel(
     if smoothing > 0.0:
         return _run(smooth_kernels.clear_markets, problem, rejected, before=(smoothing,), with_state=False)
     E, B, N = problem.beliefs.shape
-    wide = N >= wide_kernels.LEAST_ASSETS
-    fast = wide_kernels if wide else lane_kernels
-    numbers = np.empty((0, fast.memory_size(B, N))) if memory is None else memory.rows(E, B, N)
-    solved = _run(fast.clear_markets, problem, rejected, after=(numbers,))
-    if wide:
-        nothing = np.empty((0, lane_kernels.memory_size(B, N)))
-        _retry(solved, problem, rejected, partial(_run, lane_kernels.clear_markets, rejected=[], after=(nothing,)))
+    if memory is not None and N >= wide_kernels.LEAST_ASSETS:
+        return _solve_wide(problem, rejected, memory)
+    numbers = np.empty((0, lane_kernels.memory_size(B, N))) if memory is None else memory.rows(E, B, N)
+    solved = _run(lane_kernels.clear_markets, problem, rejected, after=(numbers,))
     _retry(solved, problem, rejected, partial(_run, kernels.clear_markets, rejected=[]))
+    return solved
+
+
+def _solve_wide(problem: Problem, rejected: list[int], memory: PortfolioMemory) -> Solved:
+    """Markets of many assets that were cleared before: by the kernel for them, and by the others what that gives up."""
+    E, B, N = problem.beliefs.shape
+    states = memory.rows(E, B, N)
+    solved = _run(wide_kernels.clear_markets, problem, rejected, after=(states,))
+    _retry(solved, problem, rejected, partial(_solve_with_kernel, smoothing=0.0, rejected=[]))
+    cleared = as_array(solved.converged)
+    states[cleared] = as_array(solved.state).reshape(E, -1)[cleared]
     return solved
 
 

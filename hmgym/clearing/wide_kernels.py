@@ -13,7 +13,8 @@ Prices are found by the semismooth Newton method of the other kernels. The portf
 there, they are guessed: every position that breaks its condition changes its state at once, in rounds, until none does
 (block principal pivoting; where rounds stop to help, one position at a time). From the states at the last prices, or
 those of the last clearing, two rounds do as a rule. An investor whose rounds do not end is followed by ``kernels.py``,
-and a market that this kernel gives up is left to ``lane_kernels.py``.
+and a market that takes many rounds is left to ``lane_kernels.py``: where risk is so small that a little news turns
+portfolios over, following is faster.
 
 Sums run in one order, whatever the processor's vectors are and however many threads there are.
 
@@ -65,15 +66,16 @@ from hmgym.clearing.lanes import WIDTH, absolute, load, spread, store
 _OUTER: dict[str, Any] = {"cache": True, "error_model": "numpy", "nogil": True}
 _INNER: dict[str, Any] = {"error_model": "numpy", "nogil": True, "_nrt": False}
 
-LEAST_ASSETS = 32
-"""assets from which on this kernel clears a market; what is published of smaller markets keeps its last digit"""
+LEAST_ASSETS = 40
+"""assets from which on this kernel clears a market that was cleared before"""
 
 _EPS = 2.220446049250313e-16
 _BUDGET = 1e-12  # by which a portfolio's sum may miss one, relative to its gross weights
 _OPTIMAL = 1e-10  # by which its first-order conditions may fail, relative to their terms
 _SLACK = 1e-13  # of a weight, and relative of a marginal: by less than that no condition is taken to be broken
 _PATIENCE = 3  # rounds without fewer broken conditions, after which positions change one at a time
-_ROUNDS = 60  # of one portfolio, after which it is followed
+_ROUNDS = 30  # of one portfolio, after which it is followed
+_WORK = 40  # rounds an investor, on average, that a market may take; portfolios that are followed count 2 n
 _OVERSHOOT = 0.5  # share of the slope of Psi before a step that may be left, with the other sign, after it
 _SECANTS = 8  # by which such a step is shortened
 _MAX_ITERATIONS = 40
@@ -87,8 +89,8 @@ _ROOM = _UNROLLED * WIDTH
 Book = namedtuple("Book", "X position slot n_free state free low high place weight")
 # The market, as in lane_kernels.py but one investor after the other: beliefs (B, N), wealth (B,).
 Market = namedtuple("Market", "beliefs wealth supply orders base v value d excess A M step")
-# Room to work in: r and marginals y (n,), vectors over F (P,), new states (n,).
-Room = namedtuple("Room", "r y q x ones step new")
+# Room to work in: r and marginals y (n,), vectors over F (P,), new states (n,), and the rounds that are left (1,).
+Room = namedtuple("Room", "r y q x ones step new left")
 
 
 def memory_size(n_investors: int, n_assets: int) -> int:
@@ -357,6 +359,9 @@ def _solve(k, n, problem, market, book, room, alone):
     fewest = n + 1
     patience = _PATIENCE
     for _ in range(_ROUNDS):
+        room.left[0] -= 1
+        if room.left[0] < 0:
+            return -1
         if book.n_free[k] == 0 and not book.state[k, 0] & 1:  # the budget needs one position that may move
             _enter(k, 0, _next_state(k, 0, book.state[k, 0] < AT_REFERENCE, problem, book), problem, book)
             changes += 1
@@ -378,6 +383,7 @@ def _solve(k, n, problem, market, book, room, alone):
                     break
         if not kept:
             break
+    room.left[0] -= 2 * n
     return changes if _follow_alone(k, n, problem, book, room, alone) else -1
 
 
@@ -612,7 +618,8 @@ def _open(n, remembered, problem, market, book):
     for k in range(market.wealth.shape[0]):
         for i in range(n):
             lower, upper, reference = problem.lower[k, i], problem.upper[k, i], problem.reference[k, i]
-            state = int(remembered[k, i]) if remembered[0, 0] >= 0.0 else BELOW
+            kept = remembered[k, i]
+            state = int(kept) if AT_LOWER <= kept <= AT_UPPER and remembered[0, 0] >= 0.0 else BELOW
             if state == AT_REFERENCE and not (problem.costly and lower < reference < upper):
                 state = BELOW
             _enter(k, i, state, problem, book)
@@ -638,8 +645,8 @@ def clear_markets(first, last, beliefs, risk, wealth, short_leverage, long_lever
                   cost, base, memory, prices, weights, state, residual, iterations, status):  # fmt: skip
     """Clear markets ``first`` to ``last - 1`` of at least eight assets. Arguments as of ``lane_kernels.clear_markets``.
 
-    memory (E, ``memory_size(B, N)``) are the states of an earlier clearing (the first of them negative if there are
-    none), and is written; (0, ...) if nothing is to be remembered.
+    memory (E, ``memory_size(B, N)``) are the states of an earlier clearing, the first of them negative if there are
+    none.
     """
     _, B, N = beliefs.shape
     n = N + 1
@@ -650,9 +657,9 @@ def clear_markets(first, last, beliefs, risk, wealth, short_leverage, long_lever
     kink, slope_below, slope_above = np.zeros((B, n)), np.zeros((B, n)), np.zeros((B, n))
     relative, lower, upper = np.zeros((B, N)), np.zeros((B, n)), np.zeros((B, n))
     vectors, matrices, over_free = np.zeros((5, N)), np.zeros((2, N, N)), _zeros(4 * P).reshape((4, P))
-    room = Room(np.zeros(n), np.zeros(n), over_free[0], over_free[1], over_free[2], over_free[3], np.zeros(n, np.int64))
+    room = Room(np.zeros(n), np.zeros(n), over_free[0], over_free[1], over_free[2], over_free[3],
+                np.zeros(n, np.int64), np.zeros(1, np.int64))  # fmt: skip
     alone = Alone(np.zeros((1, n, n)), np.zeros((1, n)), np.zeros((1, n)), np.zeros(n), np.zeros(1, np.int64))
-    nothing = np.full((B, n), -1.0)
     for e in range(first, last):
         residual[e] = np.nan
         prices[e] = np.nan
@@ -668,16 +675,13 @@ def clear_markets(first, last, beliefs, risk, wealth, short_leverage, long_lever
             relative, wealth[e], supply[e], orders[e], base[e], vectors[0], vectors[1], vectors[2], vectors[3],
             matrices[0], matrices[1], vectors[4],
         )  # fmt: skip
-        _open(n, memory[e].reshape((B, n)) if memory.shape[0] > 0 else nothing, problem, market, book)
+        _open(n, memory[e].reshape((B, n)), problem, market, book)
+        room.left[0] = _WORK * B
         status[e], iterations[e] = _find_prices(n, problem, market, book, room, alone)
         if status[e] == CLEARED:
             status[e], residual[e] = _settle(n, problem, market, book, room, prices[e])
         if status[e] == CLEARED:
-            if memory.shape[0] > 0:
-                memory[e].reshape((B, n))[:] = state[e]
             _close(n, market, book)
         else:
-            if memory.shape[0] > 0:
-                memory[e] = -1.0
             prices[e] = np.nan
             weights[e] = np.nan
