@@ -14,7 +14,8 @@ class PortfolioMemory:
     """The portfolios that the last clearing of some markets ended with, for the next one to start from.
 
     A cache: results depend on it only in rounding, whatever it holds. An investor who has no portfolio near the old one
-    within its new limits is solved from nothing, and so is a market that does not clear from where it stood. Used
+    within its new limits is solved from nothing, and so is a market that does not clear from where it stood. With many
+    assets the states of positions are all that it keeps, and the markets have a kernel of their own. Used
     for other numbers of markets, investors or assets it starts empty. A copy or a pickle goes on like the original.
 
     One memory serves one sequence of clearings, in which row e is always the same market; it must not be used by two

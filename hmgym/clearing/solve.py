@@ -119,11 +119,11 @@ def _solve_with_kernel(
 def _solve_wide(problem: Problem, rejected: list[int], memory: PortfolioMemory) -> Solved:
     """Markets of many assets that were cleared before: by the kernel for them, and by the others what that gives up."""
     E, B, N = problem.beliefs.shape
-    states = memory.rows(E, B, N)
-    solved = _run(wide_kernels.clear_markets, problem, rejected, after=(states,))
+    numbers = memory.rows(E, B, N)
+    solved = _run(wide_kernels.clear_markets, problem, rejected, after=(numbers,))
     _retry(solved, problem, rejected, partial(_solve_with_kernel, smoothing=0.0, rejected=[]))
     cleared = as_array(solved.converged)
-    states[cleared] = as_array(solved.state).reshape(E, -1)[cleared]
+    wide_kernels.states_of(numbers, B, N)[cleared] = as_array(solved.state).reshape(E, -1)[cleared]
     return solved
 
 

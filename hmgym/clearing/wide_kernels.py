@@ -83,9 +83,9 @@ _LARGEST_FLOOR = 1e-6  # where rounding leaves more than this of the supply unpl
 _UNROLLED = 4  # lane values that are summed side by side
 _ROOM = _UNROLLED * WIDTH
 
-# Portfolios: X (B, P, P / 8, 8), the position in each slot (B, P) and the slot of each position (B, n), the number of
-# free assets (B,); of every position (B, n) the state, free (1.0 or 0.0), the interval [low, high] of its weight if it is
-# free and of its marginal if not, the breakpoint where it then stands, and its weight.
+# Portfolios: X (B, N, P / 8, 8), the position in each slot (B, P), the slot of each position (B, n), the number of free
+# assets (B,); of every position (B, n) the state, free (1.0 or 0.0), the interval [low, high] of its weight if it is free
+# and of its marginal if not, the breakpoint where it then stands (place), and its weight.
 Book = namedtuple("Book", "X position slot n_free state free low high place weight")
 # The market, as in lane_kernels.py but one investor after the other: beliefs (B, N), wealth (B,).
 Market = namedtuple("Market", "beliefs wealth supply orders base v value d excess A M step")
@@ -94,8 +94,21 @@ Room = namedtuple("Room", "r y q x ones step new left")
 
 
 def memory_size(n_investors: int, n_assets: int) -> int:
-    """Float64 numbers that are kept of one market: the states of all positions."""
-    return n_investors * (n_assets + 1)
+    """Float64 numbers of one market's memory: the states of all positions, and room for X, which is never read.
+
+    The room is there because X is large: to have it from the system in every clearing took as long as to clear.
+    """
+    slots = -(-n_assets // _ROOM) * _ROOM
+    return _states_size(n_investors, n_assets) + n_investors * n_assets * slots
+
+
+def _states_size(n_investors: int, n_assets: int) -> int:
+    return -(-n_investors * (n_assets + 1) // WIDTH) * WIDTH
+
+
+def states_of(memory: np.ndarray[Any, Any], n_investors: int, n_assets: int) -> np.ndarray[Any, Any]:
+    """The states (E, B (N+1)) in the memory of some markets; the first of them is negative if there are none."""
+    return memory[:, : n_investors * (n_assets + 1)]
 
 
 # --- One portfolio
@@ -181,10 +194,11 @@ def _fix(k, i, book, room):
 def _build(k, n, problem, book, room):
     """Build X of investor k from its states, asset by asset. False if risk is too nearly singular for that."""
     book.n_free[k] = 0
+    good = True
     for i in range(1, n):
-        if book.state[k, i] & 1 and not _free(k, i, problem, book, room):
-            return False
-    return True
+        if book.state[k, i] & 1:
+            good = good and _free(k, i, problem, book, room)
+    return good
 
 
 @njit(**_INNER)
@@ -390,9 +404,8 @@ def _solve(k, n, problem, market, book, room, alone):
 @njit(**_INNER)
 def _is_optimal(k, n, problem, market, book, room):
     """Whether investor k's weights satisfy budget and first-order conditions, as ``kernels._is_optimal`` does."""
-    _returns(k, n, market, room)
+    scale = _returns(k, n, market, room)
     _marginals(k, n, problem, book, room)
-    scale = _largest_terms(k, n, problem, book, room)
     missing = 1.0
     gross = 1.0
     gain = -np.inf
@@ -410,7 +423,9 @@ def _is_optimal(k, n, problem, market, book, room):
             gain = max(gain, room.y[i] - (below if state <= BELOW else above))
         if state != AT_LOWER:
             loss = min(loss, room.y[i] - (above if state >= ABOVE else below))
-    return abs(missing) <= _BUDGET * gross and gain - loss <= _OPTIMAL * scale
+    if not abs(missing) <= _BUDGET * gross:
+        return False
+    return gain - loss <= _OPTIMAL * scale or gain - loss <= _OPTIMAL * _largest_terms(k, n, problem, book, room)
 
 
 @njit(**_INNER)
@@ -645,13 +660,11 @@ def clear_markets(first, last, beliefs, risk, wealth, short_leverage, long_lever
                   cost, base, memory, prices, weights, state, residual, iterations, status):  # fmt: skip
     """Clear markets ``first`` to ``last - 1`` of at least eight assets. Arguments as of ``lane_kernels.clear_markets``.
 
-    memory (E, ``memory_size(B, N)``) are the states of an earlier clearing, the first of them negative if there are
-    none.
+    memory (E, ``memory_size(B, N)``) begins with the states of an earlier clearing (``states_of``); they are only read.
     """
     _, B, N = beliefs.shape
     n = N + 1
     P = -(-N // _ROOM) * _ROOM
-    X = _zeros(B * P * P).reshape((B, P, P // WIDTH, WIDTH))
     position, slot, n_free = np.zeros((B, P), np.int64), np.zeros((B, n), np.int64), np.zeros(B, np.int64)
     free, low, high, place = np.zeros((B, n)), np.zeros((B, n)), np.zeros((B, n)), np.zeros((B, n))
     kink, slope_below, slope_above = np.zeros((B, n)), np.zeros((B, n)), np.zeros((B, n))
@@ -670,12 +683,13 @@ def clear_markets(first, last, beliefs, risk, wealth, short_leverage, long_lever
         vectors[:] = 0.0
         problem = Problem(costly, lower, upper, kink, slope_below, slope_above, risk[e])
         _read(e, beliefs, short_leverage, long_leverage, reference, cost, base[e], relative, problem)
+        X = memory[e, memory.shape[1] - B * N * P :].reshape((B, N, P // WIDTH, WIDTH))
         book = Book(X, position, slot, n_free, state[e], free, low, high, place, weights[e])
         market = Market(
             relative, wealth[e], supply[e], orders[e], base[e], vectors[0], vectors[1], vectors[2], vectors[3],
             matrices[0], matrices[1], vectors[4],
         )  # fmt: skip
-        _open(n, memory[e].reshape((B, n)), problem, market, book)
+        _open(n, memory[e, : B * n].reshape((B, n)), problem, market, book)
         room.left[0] = _WORK * B
         status[e], iterations[e] = _find_prices(n, problem, market, book, room, alone)
         if status[e] == CLEARED:

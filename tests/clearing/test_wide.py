@@ -12,7 +12,7 @@ from benchmarks.markets import random_markets
 from hmgym.clearing import PortfolioMemory, Problem, clear, set_num_threads
 from hmgym.clearing import solve as solving
 from hmgym.clearing.clearing import ClearingSolution
-from hmgym.clearing.wide_kernels import LEAST_ASSETS
+from hmgym.clearing.wide_kernels import LEAST_ASSETS, states_of
 from tests.clearing.test_clear_market import optimality_gap
 
 E, B, N = 4, 12, LEAST_ASSETS + 1
@@ -98,7 +98,7 @@ def test_whatever_the_memory_holds_the_result_is_right(fill, kind):
     else:
         rows[:] = fill
     assert_same(clear(problem, memory=memory), expected)
-    assert (memory.rows(E, B, N) >= 0.0).all()
+    assert (states_of(memory.rows(E, B, N), B, N) >= 0.0).all()
 
 
 def test_a_row_depends_on_neither_neighbours_nor_threads():
