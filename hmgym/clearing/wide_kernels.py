@@ -84,8 +84,8 @@ _UNROLLED = 4  # lane values that are summed side by side
 _ROOM = _UNROLLED * WIDTH
 
 # Portfolios: X (B, N, P / 8, 8), the position in each slot (B, P), the slot of each position (B, n), the number of free
-# assets (B,); of every position (B, n) the state, free (1.0 or 0.0), the interval [low, high] of its weight if it is free
-# and of its marginal if not, the breakpoint where it then stands (place), and its weight.
+# assets (B,); of every position (B, n) the state, free (1.0 or 0.0), the interval [low, high] of its weight if it is
+# free and of its marginal if not, the breakpoint where it then stands (place), and its weight.
 Book = namedtuple("Book", "X position slot n_free state free low high place weight")
 # The market, as in lane_kernels.py but one investor after the other: beliefs (B, N), wealth (B,).
 Market = namedtuple("Market", "beliefs wealth supply orders base v value d excess A M step")
