@@ -133,3 +133,12 @@ def test_a_market_that_is_not_admissible_stays_without_prices():
     assert found.converged.tolist() == [True, False, True, True]
     assert bool(torch.isnan(found.prices[1]).all())
     assert memory.rows(E, B, N)[1, 0] < 0.0
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+def test_an_investor_whose_rounds_do_not_end_is_followed(seed, kernels_used):
+    """Without that, one of these markets is given up."""
+    problem = Problem.of(**random_markets(np.random.default_rng(seed), 4, 12, 41, volatility=0.3))
+    found = clear(problem, memory=PortfolioMemory())
+    assert kernels_used == {"wide_kernels": 4}
+    assert_same(found, clear(problem))
