@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hmgym.clearing.lane_kernels import memory_size
+from hmgym.clearing import lane_kernels, wide_kernels
 from hmgym.clearing.lanes import WIDTH
 
 
@@ -14,7 +14,8 @@ class PortfolioMemory:
     """The portfolios that the last clearing of some markets ended with, for the next one to start from.
 
     A cache: results depend on it only in rounding, whatever it holds. An investor who has no portfolio near the old one
-    within its new limits is solved from nothing, and so is a market that does not clear from where it stood. Used
+    within its new limits is solved from nothing, and so is a market that does not clear from where it stood. With many
+    assets the states of positions are all that it keeps, and the markets have a kernel of their own. Used
     for other numbers of markets, investors or assets it starts empty. A copy or a pickle goes on like the original.
 
     One memory serves one sequence of clearings, in which row e is always the same market; it must not be used by two
@@ -32,11 +33,12 @@ class PortfolioMemory:
             self._numbers[markets, :ages] = -1.0
 
     def rows(self, n_markets: int, n_investors: int, n_assets: int) -> np.ndarray[Any, Any]:
-        """One row for each market, as ``lane_kernels.clear_markets`` takes it."""
+        """One row for each market, as the ``clear_markets`` that clears markets of so many assets takes it."""
         sizes = (n_markets, n_investors, n_assets)
         if self._sizes != sizes:
             self._sizes = sizes
-            size = memory_size(n_investors, n_assets)
+            fast = wide_kernels if n_assets >= wide_kernels.LEAST_ASSETS else lane_kernels
+            size = fast.memory_size(n_investors, n_assets)
             room = np.zeros(n_markets * size + WIDTH)
             start = -(room.ctypes.data // room.itemsize) % WIDTH  # lane values are read faster where none is split
             self._numbers = room[start : start + n_markets * size].reshape(n_markets, size)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hmgym.arrays import Numpy, is_array, to_numpy, to_torch
-from hmgym.clearing import extended, kernels, lane_kernels, smooth_kernels
+from hmgym.clearing import extended, kernels, lane_kernels, smooth_kernels, wide_kernels
 from hmgym.clearing.batched import clear_batched
 from hmgym.clearing.memory import PortfolioMemory
 from hmgym.clearing.problem import Problem, per_position
@@ -107,13 +107,26 @@ def kernel_arrays(problem: Problem) -> tuple[object, ...]:
 def _solve_with_kernel(
     problem: Problem, smoothing: float, rejected: list[int], memory: PortfolioMemory | None = None
 ) -> Solved:
-    """By the compiled kernels: without smoothing by the fast one, and by the careful one what that gives up."""
+    """By the compiled kernels: without smoothing by a fast one, and by more careful ones what that gives up."""
     if smoothing > 0.0:
         return run_kernel(smooth_kernels.clear_markets, problem, rejected, before=(smoothing,), with_state=False)
     E, B, N = problem.beliefs.shape
+    if memory is not None and N >= wide_kernels.LEAST_ASSETS:
+        return _solve_wide(problem, rejected, memory)
     numbers = np.empty((0, lane_kernels.memory_size(B, N))) if memory is None else memory.rows(E, B, N)
     solved = run_kernel(lane_kernels.clear_markets, problem, rejected, after=(numbers,))
     _retry(solved, problem, rejected, partial(run_kernel, kernels.clear_markets, rejected=[]))
+    return solved
+
+
+def _solve_wide(problem: Problem, rejected: list[int], memory: PortfolioMemory) -> Solved:
+    """Markets of many assets that were cleared before: by the kernel for them, and by the others what that gives up."""
+    E, B, N = problem.beliefs.shape
+    numbers = memory.rows(E, B, N)
+    solved = run_kernel(wide_kernels.clear_markets, problem, rejected, after=(numbers,))
+    _retry(solved, problem, rejected, partial(_solve_with_kernel, smoothing=0.0, rejected=[]))
+    cleared = as_array(solved.converged)
+    wide_kernels.states_of(numbers, B, N)[cleared] = as_array(solved.state).reshape(E, -1)[cleared]
     return solved
 
 

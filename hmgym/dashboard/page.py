@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import html
 import logging
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -164,7 +167,9 @@ class Dashboard(pn.viewable.Viewer):
 
 
 def serve(runs: Path, *, port: int, show: bool, ready: Callable[[str], None]) -> None:
-    """Serve the page to this machine until interrupted; every visitor has an own one.
+    """Serve the page to this machine until interrupted or told to end (SIGTERM); every visitor has an own one.
+
+    Bokeh's `run_until_shutdown` prints a line before it stops, and goes on serving where nobody reads what it prints.
 
     Args:
         runs: as of `Dashboard`.
@@ -182,7 +187,12 @@ def serve(runs: Path, *, port: int, show: bool, ready: Callable[[str], None]) ->
         return Dashboard(runs=runs)
 
     server = pn.serve(page, title="hmgym", address="127.0.0.1", port=port, show=False, start=False, verbose=False)
+    server.start()
+    if sys.platform != "win32":
+        server.io_loop.asyncio_loop.add_signal_handler(signal.SIGTERM, server.io_loop.stop)
     ready(f"http://localhost:{server.port}")
     if show:
         server.show("/")
-    server.run_until_shutdown()
+    with contextlib.suppress(KeyboardInterrupt):
+        server.io_loop.start()
+    server.stop()

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import signal
+import subprocess
+import sys
 import threading
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from typing import Any
 import pytest
 
 import hmgym
+from benchmarks.served import PATIENCE, running
 from hmgym.agents.report import record_episode
 from hmgym.agents.training import TrainingPlan, train
 from hmgym.dashboard.system import Choice, Number, Shown, Slider, System
@@ -244,3 +249,17 @@ def test_a_further_system_is_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "0.02" in shown_html(page.tabs["toy"])
     with pytest.raises(ValueError, match=r"`systems` must be some of \['funds', 'crowd', 'learner', 'toy'\], got"):
         Dashboard(systems=["toys"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
+@pytest.mark.timeout(1200)
+def test_the_server_ends_when_told_to_though_nobody_reads_its_output(tmp_path: Path) -> None:
+    command = ["-m", "hmgym.cli", "dashboard", "--port", "0", "--runs", str(tmp_path)]
+    with running(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[1]
+        process.stdout.close()
+        with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=PATIENCE) == 0

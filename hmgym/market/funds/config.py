@@ -53,6 +53,9 @@ class FundsConfig(MarketConfig):
     """of the supply that funds hold at the start, and that retail investors are used to hold through funds"""
     active_share: float | None = None
     """the active funds' part of the supply; None divides `fund_share` by the numbers of funds"""
+    cash_ratio: float = 0.3
+    """cash of all investors over what their shares are worth: at the start at market prices, and at values where
+    consumption or issuance steers to"""
     fund_cash: float = 0.05
     """cash of an active or momentum fund at the start, of its net asset value; index funds have none"""
     styles: tuple[str, ...] = STYLES
