@@ -183,7 +183,7 @@ def held_out(history: PriceHistory, limit: float, epochs: int) -> dict[str, Any]
             untrained, prices[:cut], config, window_days=504, sets=SETS, epochs=epochs, patience=30, seed=number,
             days_per_year=DAYS,
         )  # fmt: skip
-        equal = _still(untrained)
+        equal = untrained.standing_still()
         # The row before the first return is the last day of training, whose price is known there.
         runs = {
             name: pool.simulate(parameters, prices, start=(cut - 1) * 1440)
@@ -221,11 +221,6 @@ def held_out(history: PriceHistory, limit: float, epochs: int) -> dict[str, Any]
     }
 
 
-def _still(parameters: PoolParameters) -> PoolParameters:
-    """Parameters whose weights stand still: k of 1e-12."""
-    return PoolParameters(**{**parameters.to_dict(), "sp_k": torch.full_like(parameters.sp_k, -1e12)})
-
-
 def tuned(limit: float, *, seeds: int = SEEDS, trials: int = TRIALS, epochs: int = 100) -> dict[str, Any]:
     """Tune and train on the packaged prices before `FIRST_HELD_OUT`, several seeds; every strategy from there on."""
     history = sp500_monthly()
@@ -249,7 +244,7 @@ def tuned(limit: float, *, seeds: int = SEEDS, trials: int = TRIALS, epochs: int
         validated["untrained"].append(float(training.validated[0, 0]))
         chosen = {
             "tuned": tuning.parameters, "trained": training.parameters, "untrained": untrained,
-            "equal weight": _still(untrained),
+            "equal weight": untrained.standing_still(),
         }  # fmt: skip
         runs = {name: pool.simulate(one, prices, start=(cut - 1) * MONTH) for name, one in chosen.items()}
         hold = runs["tuned"].hold

@@ -153,7 +153,11 @@ def _fit(arguments: FitArguments) -> int:
         first = max(cut - config.chunk_rows, 0) * config.row_minutes
         runs = {
             name: pool.simulate(one, prices, start=first)
-            for name, one in (("trained", training.parameters), ("untrained", start), ("equal weight", _still(start)))
+            for name, one in (
+                ("trained", training.parameters),
+                ("untrained", start),
+                ("equal weight", start.standing_still()),
+            )
         }
         hold = runs["trained"].hold
         table = _table(year, config, {name: run.value for name, run in runs.items()} | {"hold": hold}, hold)
@@ -271,11 +275,6 @@ def _start(arguments: Common, assets: int, config: PoolConfig) -> PoolParameters
     return PoolParameters.initial(
         assets, config, memory=arguments.memory, k_per_day=arguments.k, pre_scaling=arguments.scaling
     )
-
-
-def _still(parameters: PoolParameters) -> PoolParameters:
-    """Parameters whose weights stand still."""
-    return PoolParameters(**{**parameters.to_dict(), "sp_k": torch.full_like(parameters.sp_k, -1e12)})
 
 
 def _selected(history: PriceHistory, assets: Sequence[str]) -> PriceHistory:

@@ -293,6 +293,10 @@ class PoolParameters:
             shapes = ", ".join(f"{name} {tuple(found.shape)}" for name, found in self.to_dict().items())
             raise ValueError(f"`parameters` must have leading shapes that broadcast, got {shapes}") from error
 
+    def standing_still(self) -> PoolParameters:
+        """These with k of 1e-12, at which weights stay where a run starts."""
+        return PoolParameters(**{**self.to_dict(), "sp_k": torch.full_like(self.sp_k, -1e12)})
+
     @classmethod
     def initial(
         cls,

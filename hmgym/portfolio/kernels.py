@@ -2,14 +2,14 @@
 
 Jacobi's method: sweep after sweep every entry off the diagonal is rotated to zero, in the lanes where it is not yet. Of
 a batch of matrices with a dozen rows LAPACK, one after the other, takes two and a half times as long. Numba's disk
-cache does not see edits in ``hmgym/clearing/lanes.py``.
+cache does not see edits in ``lanes.py`` and ``lane_kernels.py`` of ``hmgym/clearing``.
 """
 
 from __future__ import annotations
 
-import numpy as np
 from numba import njit
 
+from hmgym.clearing.lane_kernels import _zeros
 from hmgym.clearing.lanes import WIDTH, absolute, load, most, root, some, spread, store, where
 
 _SMALL = 1e-17  # of the largest entry of a matrix: what is off the diagonal and below it is zero
@@ -75,9 +75,7 @@ def eigen(matrices, values, vectors):
     Returns whether all were found; a matrix with NaN has none.
     """
     B, n, _ = matrices.shape
-    room = np.zeros(2 * n * n * WIDTH + WIDTH)
-    start = (-(room.ctypes.data // 8)) % WIDTH
-    parts = room[start : start + 2 * n * n * WIDTH].reshape((2, n, n, WIDTH))
+    parts = _zeros(2 * n * n * WIDTH).reshape((2, n, n, WIDTH))
     A, V = parts[0], parts[1]
     for first in range(0, B, WIDTH):
         for lane in range(WIDTH):
